@@ -1,0 +1,44 @@
+# Two commands do everything, set-up included: `make demo` and `make test`.
+# On a machine without make, README.md has the same steps as plain commands.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test quick checks browser clean
+
+demo: .venv/installed
+	$(BIN)/farm run jobs/demo.yaml
+
+test: .venv/installed-dev browser checks
+	$(BIN)/python -m pytest
+
+# What takes two minutes: everything but real clusters, browsers and fresh environments.
+quick: .venv/installed-dev checks
+	$(BIN)/python -m pytest -m "not slow"
+
+checks: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The page is tested in a real browser. Debian's is taken where there is none and this is CI.
+browser: .venv/installed-dev
+	@if [ -n "$$CI" ] && ! $(BIN)/python -m tests.browser; then \
+		apt-get update -qq && apt-get install -y -qq chromium >/dev/null || \
+		$(BIN)/playwright install --with-deps chromium; fi
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --editable .
+	@touch $@
+
+# k-diffusion defines what the samplers' names mean; its own requirements (training, metrics) are not needed.
+.venv/installed-dev: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps k-diffusion torchdiffeq
+	@touch $@ .venv/installed
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

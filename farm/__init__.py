@@ -1,0 +1,3 @@
+"""A render farm for Stable Diffusion sweeps."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,54 @@
+"""The command `farm`: the only place that prints or exits."""
+
+import sys
+
+import typer
+
+from farm import __version__
+from farm.cli import init, listing, plan, run
+from farm.errors import BadInput, FarmError
+
+app = typer.Typer(
+    name="farm",
+    help="Render sweeps of Stable Diffusion settings: one YAML file in; sheets, an index and a page out.",
+    epilog="Exit status: 0 all is well, 1 something failed, 2 bad input, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run.run)
+app.command("plan")(plan.plan)
+app.command("check")(plan.check)
+app.command("schema")(listing.schema)
+app.command("samplers")(listing.samplers)
+app.command("models")(listing.models)
+app.command("init")(init.init)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"farm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+    ),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Runs the command; turns errors into lines on stderr and exit codes."""
+    try:
+        app()
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except FarmError as error:
+        print(f"farm: {error}", file=sys.stderr)
+        sys.exit(1)

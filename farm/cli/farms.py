@@ -1,0 +1,34 @@
+"""Which farm renders. The one place that imports torch or Ray, and only when something is rendered."""
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from farm.errors import FarmError
+
+if TYPE_CHECKING:
+    from farm.cluster.coordinator import Farm
+
+
+def open_farm(
+    checkpoints: Mapping[str, Path],
+    plugin_folders: Sequence[Path],
+    inline: bool,
+    address: str | None,
+    workers: int | None,
+) -> "Farm":
+    """The farm that the options ask for, not yet started."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: nothing is fetched
+    if inline:
+        farm: Farm = import_module("farm.cluster.inline").InlineFarm(checkpoints, plugin_folders)
+        return farm
+    try:
+        ray_farm = import_module("farm.cluster.ray_farm")
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise FarmError("Ray is not installed here; --inline renders without it") from error
+    farm = ray_farm.RayFarm(checkpoints, plugin_folders, address=address, workers=workers)
+    return farm

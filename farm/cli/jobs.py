@@ -1,0 +1,79 @@
+"""From job files to plans, with what lies in the workspace."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from farm.errors import BadInput, Problem
+from farm.job import Job, Vocabulary, load_job, read_drawn
+from farm.plan import Plan, compile_job
+from farm.plugins import find_plugins
+from farm.weights.catalog import Checkpoint, Hashes, find_checkpoints
+from farm.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What jobs are read against.
+
+    Attributes:
+        workspace: the folder the command is run in.
+        results: where jobs leave their results.
+        checkpoints: by name.
+        hashes: of the checkpoints.
+        vocabulary: the names that jobs may use.
+    """
+
+    workspace: Workspace
+    results: Path
+    checkpoints: dict[str, Checkpoint]
+    hashes: Hashes
+    vocabulary: Vocabulary
+
+
+def look_around(results: Path | None) -> Place:
+    """What lies in the current folder and what is shipped."""
+    workspace = Workspace(Path.cwd())
+    checkpoints = find_checkpoints(workspace.model_folders)
+    hashes = Hashes()
+    models = {name: _other_names(checkpoint, hashes) for name, checkpoint in checkpoints.items()}
+    vocabulary = Vocabulary(models=models, plugins=find_plugins(workspace.plugin_folders))
+    return Place(workspace, results or workspace.results, checkpoints, hashes, vocabulary)
+
+
+def load_plans(paths: Sequence[Path], overrides: Sequence[str], place: Place) -> list[Plan]:
+    """Compiles every job, or raises all the mistakes of all of them.
+
+    Random seeds that a job drew before are read back from its results.
+
+    Raises:
+        BadInput: with every mistake in every file.
+    """
+    plans: dict[str, Plan] = {}
+    problems: list[Problem] = []
+    for path in paths:
+        try:
+            plan = compile_job(_load(path, overrides, place))
+        except BadInput as error:
+            problems.extend(error.problems)
+            continue
+        if plan.name in plans:
+            problems.append(Problem(str(path), f"another job of this command is called {plan.name!r} too"))
+        plans[plan.name] = plan
+    if problems:
+        raise BadInput(problems)
+    return list(plans.values())
+
+
+def _load(path: Path, overrides: Sequence[str], place: Place) -> Job:
+    job = load_job(path, place.vocabulary, overrides)
+    if not job.drawn:
+        return job
+    drawn = read_drawn(place.results / job.name / "job.yaml")
+    return load_job(path, place.vocabulary, overrides, drawn) if drawn else job
+
+
+def _other_names(checkpoint: Checkpoint, hashes: Hashes) -> tuple[str, ...]:
+    stem = checkpoint.path.name
+    known = hashes.known(checkpoint.path)
+    return tuple(name for name in (stem, known[:10]) if name and name != checkpoint.name)

@@ -1,0 +1,70 @@
+"""`farm plan` and `farm check`: what a job comes to, before anything is rendered."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from farm.cli.jobs import load_plans, look_around
+from farm.plan import Plan
+
+BYTES_PER_PIXEL = 1.6
+"""What a PNG of a rendered picture takes on disk, about; measured on tiny-cats and photographs alike."""
+
+JobFiles = Annotated[
+    list[Path], typer.Argument(metavar="JOB...", help="Job files (YAML).", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="Override a setting or an axis of the job, e.g. steps=20."
+    ),
+]
+
+
+def plan(
+    job: Annotated[Path, typer.Argument(metavar="JOB", help="A job file (YAML).", show_default=False)],
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what a job comes to: cells, evaluations, what is shared, space on disk."""
+    [compiled] = load_plans([job], overrides or [], look_around(None))
+    facts = facts_of(compiled)
+    print(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else _in_words(compiled, facts))
+
+
+def check(jobs: JobFiles, overrides: Overrides = None) -> None:
+    """Look for every mistake in job files without rendering; exit status 2 if there is one."""
+    for compiled in load_plans(jobs, overrides or [], look_around(None)):
+        print(f"{compiled.name}: {len(compiled.cells)} cells, no mistakes")
+
+
+def facts_of(compiled: Plan) -> dict[str, object]:
+    """What `farm plan --json` prints."""
+    pixels = sum(cell.settings.width * cell.settings.height for cell in compiled.cells)
+    return {
+        "name": compiled.name,
+        "cells": len(compiled.cells),
+        "axes": {axis.name: [value.title for value in axis.values] for axis in compiled.axes},
+        "models": sorted({cell.settings.model for cell in compiled.cells}),
+        "evaluations": compiled.evaluations(),
+        "rows": compiled.rows(),
+        "shared_rows": compiled.shared_rows(),
+        "text_encodings": compiled.text_encodings(),
+        "bytes_on_disk": round(pixels * BYTES_PER_PIXEL),
+    }
+
+
+def _in_words(compiled: Plan, facts: dict[str, object]) -> str:
+    axes = [f"  {axis.name}: {', '.join(value.title for value in axis.values)}" for axis in compiled.axes]
+    megabytes = int(str(facts["bytes_on_disk"])) / 1e6
+    lines = [
+        f"{compiled.name}: {len(compiled.cells)} cells",
+        *axes,
+        f"evaluations of the model: {facts['evaluations']}",
+        f"rows through the UNet: {facts['rows']}, after {facts['shared_rows']} that are shared",
+        f"text encodings: {facts['text_encodings']}",
+        f"pictures on disk: about {megabytes:.1f} MB",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,79 @@
+"""How far a run has come: a bar on a terminal, a line now and then in a log. On stderr."""
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+LINE_EVERY = 10.0
+"""Seconds between lines in a log."""
+
+
+class RunProgress:
+    """Counts cells as they finish; a context manager.
+
+    Args:
+        name: of the job.
+        total: cells to render.
+    """
+
+    def __init__(self, name: str, total: int) -> None:
+        self._name = name
+        self._total = total
+        self._count = 0
+        self._failed = 0
+        self._started = self._last_line = time.monotonic()
+        self._bar = _bar() if sys.stderr.isatty() else None
+        self._task = self._bar.add_task(name, total=total, rate="", failed="") if self._bar else None
+
+    def __enter__(self) -> "RunProgress":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def count(self, failed: bool) -> None:
+        """One more cell is through."""
+        self._count += 1
+        self._failed += failed
+        if self._bar and self._task is not None:
+            failures = f"{self._failed} failed" if self._failed else ""
+            self._bar.update(self._task, completed=self._count, rate=f"{self._rate():.1f}/s", failed=failures)
+        elif self._count == self._total or time.monotonic() - self._last_line > LINE_EVERY:
+            self._last_line = time.monotonic()
+            self.say(f"{self._name}: {self._count}/{self._total} cells, {self._rate():.1f}/s{self._left()}")
+
+    def say(self, text: str) -> None:
+        """A line that stays, above the bar."""
+        if self._bar:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def _rate(self) -> float:
+        return self._count / max(1e-9, time.monotonic() - self._started)
+
+    def _left(self) -> str:
+        if self._count == self._total:
+            return ""
+        seconds = (self._total - self._count) / self._rate()
+        return f", about {seconds:.0f} s left" if seconds < 120 else f", about {seconds / 60:.0f} min left"
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[failed]}"),
+        console=Console(stderr=True),
+    )

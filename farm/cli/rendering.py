@@ -1,0 +1,164 @@
+"""What `farm run` does once its jobs are right: render, store, draw the sheets, say what came of it."""
+
+import signal
+import sys
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import typer
+
+from farm.cell import Cell, Outcome
+from farm.cli.farms import open_farm
+from farm.cli.jobs import Place
+from farm.cli.progress import RunProgress
+from farm.plan import Plan
+from farm.results.gallery import write_gallery
+from farm.results.overview import write_overview
+from farm.results.sheet import write_sheets
+from farm.results.store import Store
+from farm.weights.catalog import hash_all
+
+if TYPE_CHECKING:
+    from farm.cluster.coordinator import Event, Farm
+
+INDEX_EVERY = 30.0
+"""Seconds after which the index is written again while a job runs."""
+
+REASONS_SHOWN = 20
+"""Failed cells that are listed one by one at the end."""
+
+
+def render_jobs(
+    plans: Sequence[Plan], place: Place, inline: bool, address: str | None, workers: int | None
+) -> int:
+    """Renders what is missing of each job and writes all its files; returns how many cells failed.
+
+    Raises:
+        typer.Exit: with status 130 when it is interrupted.
+        FarmError: no worker is left, the disk is full, somebody else writes to the results.
+    """
+    plans = _keyed(plans, place)
+    names = {cell.settings.model for plan in plans for cell in plan.cells}
+    paths = {name: place.checkpoints[name].path for name in names}
+    with _Crew(open_farm(paths, place.workspace.plugin_folders, inline, address, workers)) as crew:
+        failed = sum([_run_job(plan, place, crew) for plan in plans])
+    write_overview(place.results)
+    return failed
+
+
+class _Crew:
+    """The farm, started when the first cell is to be rendered and stopped at the end."""
+
+    def __init__(self, farm: "Farm") -> None:
+        self._farm = farm
+        self._stack = ExitStack()
+        self._is_up = False
+
+    def __enter__(self) -> "_Crew":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def render(self, cells: Sequence[Cell]) -> Generator["Event"]:
+        """The farm's events for these cells; nothing is started for none."""
+        if cells and not self._is_up:
+            self._stack.enter_context(self._farm)
+            self._is_up = True
+        if cells:
+            yield from self._farm.render(cells)
+
+
+def _keyed(plans: Sequence[Plan], place: Place) -> list[Plan]:
+    names = [cell.settings.model for plan in plans for cell in plan.cells]
+    hashes = hash_all(place.checkpoints, names, place.hashes)
+    return [plan.keyed(hashes) for plan in plans]
+
+
+def _run_job(plan: Plan, place: Place, crew: _Crew) -> int:
+    with Store(place.results / plan.name, plan) as store:
+        store.write_job()
+        left = plan.without(store.done())
+        _say(_opening(plan, left))
+        started = time.monotonic()
+        try:
+            _render(left, store, crew)
+        except KeyboardInterrupt:
+            store.write_index()
+            _say(f"{plan.name}: interrupted; {_kept(store, plan)}; the same command goes on from there")
+            raise typer.Exit(130) from None
+        except BaseException:
+            store.write_index()
+            raise
+        return _close(plan, store, len(left.cells), time.monotonic() - started)
+
+
+def _render(left: Plan, store: Store, crew: _Crew) -> None:
+    indexed = time.monotonic()
+    with RunProgress(left.name, len(left.cells)) as progress, closing(crew.render(left.cells)) as events:
+        for event in events:
+            if not isinstance(event, Outcome):
+                progress.say(f"{left.name}: {event.worker}: {event.text}")
+                continue
+            with _uninterrupted():
+                store.write(event)
+            progress.count(failed=event.status == "failed")
+            if time.monotonic() - indexed > INDEX_EVERY:
+                store.write_index()
+                indexed = time.monotonic()
+
+
+def _close(plan: Plan, store: Store, rendered: int, seconds: float) -> int:
+    store.write_index()
+    records = store.records()
+    sheets = write_sheets(plan, records, store.folder)
+    page = write_gallery(plan, records, store.folder)
+    failures = [cell for cell in plan.cells if records[cell.key].status == "failed"]
+    for cell in failures[:REASONS_SHOWN]:
+        _say(f"{plan.name}: cell {cell.number} ({_where(plan, cell)}) failed: {records[cell.key].error}")
+    if len(failures) > REASONS_SHOWN:
+        _say(f"{plan.name}: {len(failures) - REASONS_SHOWN} more failed; index.csv says why")
+    rate = f", {rendered / seconds:.1f} a second" if rendered else ""
+    _say(f"{plan.name}: {rendered} rendered in {seconds:.1f} s{rate}; {len(failures)} failed")
+    print(f"sheets: {', '.join(str(sheet) for sheet in sheets)}")
+    print(f"index:  {store.folder / 'index.csv'}")
+    print(f"page:   {page}")
+    return len(failures)
+
+
+def _opening(plan: Plan, left: Plan) -> str:
+    kept = len(plan.cells) - len(left.cells)
+    there = f", {kept} are there already" if kept else ""
+    return f"{plan.name}: {len(plan.cells)} cells{there}, {len(left.cells)} to render"
+
+
+def _kept(store: Store, plan: Plan) -> str:
+    done = store.done()
+    return f"{sum(cell.key in done for cell in plan.cells)} of {len(plan.cells)} cells are kept"
+
+
+def _where(plan: Plan, cell: Cell) -> str:
+    pairs = zip(plan.axes, cell.coordinates, strict=True)
+    return ", ".join(f"{axis.name}: {axis.values[index].title}" for axis, index in pairs)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Lets Ctrl-C wait until the block is through."""
+    arrived: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: arrived.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if arrived:
+        raise KeyboardInterrupt

@@ -1,0 +1,37 @@
+"""`farm run`: renders jobs."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from farm.cli.jobs import load_plans, look_around
+from farm.cli.plan import JobFiles, Overrides
+
+
+def run(
+    jobs: JobFiles,
+    overrides: Overrides = None,
+    results: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where results go.", show_default="results")
+    ] = None,
+    inline: Annotated[bool, typer.Option("--inline", help="Render in this process, without Ray.")] = False,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RAY_ADDRESS",
+            help="Join this Ray cluster; else one is started here.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Workers to start.", show_default="one per GPU, or per CPU core")
+    ] = None,
+) -> None:
+    """Render jobs; what is there already is kept, and the same command goes on where it stopped."""
+    place = look_around(results)
+    plans = load_plans(jobs, overrides or [], place)
+    # Here, since `farm --help` and `farm plan` must not wait for what rendering loads.
+    failed = import_module("farm.cli.rendering").render_jobs(plans, place, inline, address, workers)
+    raise typer.Exit(1 if failed else 0)

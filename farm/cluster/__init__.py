@@ -1,0 +1,1 @@
+"""Many devices' work. The only place that knows Ray."""

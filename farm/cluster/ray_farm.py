@@ -1,0 +1,275 @@
+"""The farm on Ray: a local one that is started and stopped here, or a cluster that is joined."""
+
+import logging
+import math
+import os
+import pkgutil
+import platform
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import farm.cluster.ray_environment  # noqa: F401 - Ray reads it when it is imported
+
+# isort: split
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from farm.cell import Cell
+from farm.cluster.coordinator import USUAL, Event, Patience, Reply, render
+from farm.cluster.worker import Report, Worker
+from farm.errors import FarmError
+from farm.plugins import described
+
+RENDERER = "farm.render.renderer:Renderer"
+"""Imported by name and in the workers only, so that the process that leads them never loads torch."""
+
+CHOOSE_DEVICE = "farm.render.device:choose_device"
+
+HEARTBEAT = 2.0
+"""Seconds that an exchange may take."""
+
+KNOCK = 10.0
+"""Seconds until a cluster's address must answer."""
+
+OBJECT_STORE = 256 * 2**20
+"""Bytes of shared memory for a local Ray; only reports pass through it."""
+
+MEMORY_OF_A_WORKER = 2**30
+"""Bytes that a worker on a CPU takes beside its networks: Python, torch, activations."""
+
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+"""Environment of a worker on a CPU; two one-thread workers beat one with two threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What workers this farm has.
+
+    Attributes:
+        names: one for each worker.
+        device: what they render on; empty to let each choose.
+        options: what Ray reserves for each, as in `ray.actor.ActorClass.options`.
+    """
+
+    names: tuple[str, ...]
+    device: str
+    options: Mapping[str, Any]
+
+
+class RayFarm:
+    """Renders with one worker per GPU, or else with one-thread workers on the CPUs.
+
+    Workers read checkpoints and plugins from the paths given, so every node must have them there; nothing
+    is sent to other nodes yet. Pictures come back through Ray. Leaving the context ends all workers, and
+    Ray too if it was started here.
+
+    Args:
+        checkpoints: the folder of each checkpoint that cells may name.
+        plugin_folders: as in `Workspace.plugin_folders`.
+        address: of a Ray cluster to join; RAY_ADDRESS if not given; a local Ray if neither is there.
+        workers: how many; as many as the GPUs, or the cores and the memory allow, if not given.
+        patience: how long a worker may make no progress.
+        renderer: `module:name` of what makes the renderer, as `farm.cluster.worker.RendererFactory`.
+        debug: whether Ray's own messages and the workers' output are shown.
+
+    Raises:
+        FarmError: on entering, when Ray cannot be started or joined.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Mapping[str, Path],
+        plugin_folders: Sequence[Path],
+        address: str | None = None,
+        workers: int | None = None,
+        patience: Patience = USUAL,
+        renderer: str = RENDERER,
+        debug: bool = False,
+    ) -> None:
+        self._checkpoints = {name: Path(folder).resolve() for name, folder in checkpoints.items()}
+        self._plugin_folders = tuple(Path(folder).resolve() for folder in plugin_folders)
+        self._address = address or os.environ.get("RAY_ADDRESS") or "local"
+        self._workers = workers
+        self._patience = patience
+        self._renderer = renderer
+        self._debug = debug
+        self._started_ray = False
+        self._crew: _Crew | None = None
+
+    def __enter__(self) -> "RayFarm":
+        try:
+            if not ray.is_initialized():
+                self._started_ray = True
+                _start_ray(self._address, self._debug)
+            resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            kind = kind_of_workers(resources, self._workers, _weight(self._checkpoints))
+            arguments = (self._checkpoints, self._plugin_folders, kind.device, self._renderer)
+            self._crew = _Crew(kind, arguments)
+            for name in kind.names:  # they import torch while the command does whatever else it has to
+                self._crew.start(name)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._crew is not None:
+            self._crew.close()
+        if self._started_ray:
+            ray.shutdown()
+
+    def render(self, cells: Iterable[Cell]) -> Iterator[Event]:
+        """Gives one outcome for each cell, as they come; closing it drops what is in flight.
+
+        Raises:
+            FarmError: no worker is left, or none could be had for a long time.
+        """
+        if self._crew is None:
+            raise FarmError("the farm is not open")
+        return render(cells, self._crew, self._patience)
+
+
+def kind_of_workers(resources: Mapping[str, float], workers: int | None, weight: int) -> Kind:
+    """Chooses the workers for what Ray has found.
+
+    Args:
+        resources: as `ray.cluster_resources` gives them.
+        workers: how many are wanted; None for as many as are worth it.
+        weight: bytes of the largest checkpoint's files.
+    """
+    gpus = int(resources.get("GPU", 0))
+    if gpus:
+        names = _names("gpu", workers or gpus)
+        return Kind(names, "cuda", {"num_cpus": 0, "num_gpus": _share(len(names), gpus)})
+    cores = max(1, int(resources.get("CPU", 1)))
+    if platform.system() == "Darwin":  # Ray knows nothing of its GPU, which one worker fills
+        return Kind(_names("mac", workers or 1), "", {"num_cpus": 0})
+    # Weights are often stored in half the precision that a CPU computes in.
+    room = int(resources.get("memory", math.inf) // (MEMORY_OF_A_WORKER + 2 * weight)) if weight else cores
+    names = _names("cpu", workers or max(1, min(cores, room)))
+    options = {"num_cpus": _share(len(names), cores), "runtime_env": {"env_vars": ONE_THREAD}}
+    return Kind(names, "cpu", options)
+
+
+def _names(kind: str, number: int) -> tuple[str, ...]:
+    return tuple(f"{kind}-{index}" for index in range(number))
+
+
+def _share(workers: int, devices: int) -> float:
+    """What part of a device each worker gets, so that all of them can be placed."""
+    return 1 / math.ceil(workers / devices)
+
+
+def _weight(checkpoints: Mapping[str, Path]) -> int:
+    """Bytes of the largest checkpoint."""
+    return max((_size(folder) for folder in checkpoints.values()), default=0)
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _start_ray(address: str, debug: bool) -> None:
+    local: dict[str, Any] = {}
+    what = f"cannot join the Ray cluster at {address}"
+    if address == "local":
+        local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
+        what = "cannot start Ray"
+    level = logging.INFO if debug else logging.ERROR
+    try:
+        _knock(address)
+        ray.init(address=address, log_to_driver=debug, logging_level=level, **local)
+    except (RayError, OSError, RuntimeError, ValueError) as error:
+        raise FarmError(f"{what}: {_lines(error)[0]}") from error
+
+
+def _knock(address: str) -> None:
+    """Raises OSError if nobody listens at `host:port`: Ray itself would go on trying for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK).close()
+
+
+class _Actor:
+    """A worker in a process of Ray's."""
+
+    def __init__(
+        self, name: str, checkpoints: Mapping[str, Path], folders: Sequence[Path], device: str, renderer: str
+    ) -> None:
+        factory = pkgutil.resolve_name(renderer)
+        device = device or pkgutil.resolve_name(CHOOSE_DEVICE)()
+        self._worker = Worker(name, checkpoints, folders, device, factory)
+
+    def exchange(self, cells: Sequence[Cell], more: bool) -> Report:
+        return self._worker.exchange(cells, HEARTBEAT, more)
+
+
+class _Crew:
+    """Actors by name. A dead one is never restarted by Ray: its place gets a new one with a new identity."""
+
+    def __init__(self, kind: Kind, arguments: Sequence[object]) -> None:
+        self.names = kind.names
+        self._arguments = arguments
+        self._actor_class: Any = ray.remote(_Actor).options(
+            max_restarts=0, max_task_retries=0, **kind.options
+        )
+        self._actors: dict[str, Any] = {}
+        self._calls: dict[Any, str] = {}  # the reference of an answer to come → who was called
+
+    def is_running(self, name: str) -> bool:
+        return name in self._actors
+
+    def is_called(self, name: str) -> bool:
+        return name in self._calls.values()
+
+    def start(self, name: str) -> None:
+        self._actors[name] = self._actor_class.remote(name, *self._arguments)
+
+    def call(self, name: str, cells: Sequence[Cell], more: bool) -> None:
+        self._calls[self._actors[name].exchange.remote(tuple(cells), more)] = name
+
+    def wait(self, timeout: float) -> Sequence[Reply]:
+        if not self._calls:
+            time.sleep(timeout)
+            return ()
+        ready, _ = ray.wait(list(self._calls), num_returns=1, timeout=timeout)
+        return [_reply(self._calls.pop(call), call) for call in ready]
+
+    def kill(self, name: str) -> None:
+        self._calls = {call: called for call, called in self._calls.items() if called != name}
+        actor = self._actors.pop(name, None)
+        if actor is not None and ray.is_initialized():
+            ray.kill(actor)
+
+    def close(self) -> None:
+        for name in tuple(self._actors):
+            self.kill(name)
+
+
+def _reply(name: str, call: Any) -> Reply:
+    try:
+        return Reply(name, ray.get(call))
+    except RayError as error:
+        return Reply(name, None, _cause(error))
+
+
+def _cause(error: RayError) -> str:
+    """Why a call failed, in one line: Ray's messages are a screenful, and say it at the end."""
+    if isinstance(error, RayTaskError):
+        return described(error.cause)
+    lines = _lines(error)
+    if "creation task" in lines[0]:
+        return f"it could not start: {lines[-1]}"
+    if "connection error" in str(error):
+        return "its process was killed or crashed (out of memory, or a fault in a library)"
+    detail = next((line for line in lines if "exit detail:" in line), "")
+    return detail.partition("exit detail:")[2].strip() or f"{type(error).__name__}: {lines[0]}"
+
+
+def _lines(error: Exception) -> list[str]:
+    return [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

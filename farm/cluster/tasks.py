@@ -1,0 +1,57 @@
+"""Cells as tasks: each picture once, with what it costs and what it shares."""
+
+from collections.abc import Iterable
+from functools import cache
+
+from farm.cell import Cell
+from farm.cluster.backlog import Task
+from farm.sampling import find_sampler
+
+CellTask = Task[tuple[Cell, ...]]
+"""A picture to render; its payload is every cell that it serves, and the first is the one rendered."""
+
+
+def tasks_of(cells: Iterable[Cell]) -> list[CellTask]:
+    """One task for each different picture, in render order.
+
+    Cells of equal key and plugins want the same picture and the same scores.
+
+    Raises:
+        ValueError: a cell has no key yet.
+    """
+    twins: dict[object, list[Cell]] = {}
+    for cell in cells:
+        if not cell.key:
+            raise ValueError(f"cell {cell.number} has no key; hash its weights first")
+        twins.setdefault(task_key(cell), []).append(cell)
+    return [_task(tuple(same)) for same in twins.values()]
+
+
+def task_key(cell: Cell) -> tuple[object, ...]:
+    """Names the task that renders this cell."""
+    return cell.key, cell.plugins
+
+
+def cost(cell: Cell) -> float:
+    """Rows of the network that the cell takes, times pixels: what its time is roughly proportional to."""
+    settings = cell.settings
+    rows = 1 if settings.cfg_scale == 1 else 2
+    return float(_evaluations(settings.sampler, settings.steps) * rows * settings.width * settings.height)
+
+
+@cache
+def _evaluations(sampler: str, steps: int) -> int:
+    row = find_sampler(sampler)
+    return row.evaluations(steps) if row else steps
+
+
+def _task(cells: tuple[Cell, ...]) -> CellTask:
+    settings = cells[0].settings
+    group = (settings.prompt, settings.negative_prompt, settings.seed, settings.width, settings.height)
+    return Task(
+        key=task_key(cells[0]),
+        payload=cells,
+        weights=cells[0].model_hash or settings.model,
+        group=(*group, settings.clip_skip),
+        cost=cost(cells[0]),
+    )

@@ -1,0 +1,86 @@
+"""`--set NAME=VALUE`: a job changed for one run; and the text of a job as it was run."""
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from farm.document import AFTER_FILE, Items, Mistakes, Place, Table, Text, Written, plain_data
+from farm.settings import SETTINGS, Names, Reading, Seeds, nearest, read_values
+
+_OTHERS = ("name", "seeds")
+
+
+def override(tree: Table, options: Sequence[str], models: Names, mistakes: Mistakes) -> None:
+    """Change a job's tree as the options say; the last of those with the same name counts.
+
+    A swept setting's axis is replaced; a setting that gets several values becomes an axis; any other
+    entry at the top is replaced or added.
+
+    Args:
+        tree: of the job file; it is changed.
+        options: each ``NAME=VALUE``.
+        models: that there are.
+        mistakes: takes what is wrong with the options.
+    """
+    for number, option in enumerate(options):
+        place = Place(AFTER_FILE + number, f"--set {option}")
+        name, equals, value = (part.strip() for part in option.partition("="))
+        if not equals:
+            mistakes.add(place, "NAME=VALUE is wanted, as in steps=20")
+        elif name not in SETTINGS and name not in _OTHERS:
+            near = nearest(name, (*SETTINGS, *_OTHERS))
+            mistakes.add(place, f"{name} is not a setting{near}")
+        else:
+            _put(tree, Text.at(place, name), Text.at(place, value), models)
+
+
+def _put(tree: Table, name: Text, value: Text, models: Names) -> None:
+    sweep = tree.get(Text("sweep"))
+    swept = isinstance(sweep, Table) and name in sweep
+    if not swept and not _is_several(name, value, models):
+        tree[name] = value
+        return
+    if not isinstance(sweep, Table):
+        sweep = Table()
+        sweep.place = name.place
+        tree[Text.at(name.place, "sweep")] = sweep
+    sweep[name] = value
+    if name == "seed":
+        tree.pop(Text("seeds"), None)
+
+
+def _is_several(name: str, value: Text, models: Names) -> bool:
+    if name not in SETTINGS:
+        return False
+    return len(read_values(name, [value], Reading(models, Seeds(), Mistakes()))) > 1
+
+
+def job_text(tree: Table, name: str, drawn: Iterable[int]) -> str:
+    """A job file for a tree, with its name and the seeds that were drawn."""
+    data = _data(tree) | {"name": name}
+    if drawn:
+        data["drawn_seeds"] = list(drawn)
+    buffer = io.StringIO()
+    yaml = YAML(typ="rt", pure=True)
+    yaml.width = 1 << 20
+    yaml.allow_unicode = True
+    yaml.dump({"name": name} | data, buffer)
+    return buffer.getvalue()
+
+
+def _data(written: Written) -> Any:
+    if isinstance(written, Table):
+        return {_scalar(key): _data(value) for key, value in written.items()}
+    if isinstance(written, Items):
+        return [_data(item) for item in written]
+    return _scalar(written)
+
+
+def _scalar(text: Text) -> Any:
+    """A value that is written, and read back, as the same text; numbers stay without quotes if they can."""
+    if text.tag in ("null", "bool"):
+        return {"": None, "true": True, "false": False}.get(text, str(text))
+    number = plain_data(text)
+    return number if str(number) == text and "e" not in text else str(text)

@@ -1,0 +1,54 @@
+"""One coroutine in flight and the answers it waits for."""
+
+from collections.abc import Hashable
+from typing import Any
+
+from farm.render.requests import Coroutine
+
+
+class Task:
+    """A coroutine between two of its steps.
+
+    Attributes:
+        name: of the cell, or the key of the shared recipe.
+        coroutine: what is being run.
+        order: rising number of admission; older tasks are served first.
+        is_shared: whether the engine owns it for whoever asks.
+        missing: answers that are still to come before it can go on.
+        seconds: its share of the device's time so far.
+        waits_for: keys of the shared recipes that it waits for.
+    """
+
+    def __init__(self, name: Hashable, coroutine: Coroutine, order: int, is_shared: bool = False) -> None:
+        self.name = name
+        self.coroutine = coroutine
+        self.order = order
+        self.is_shared = is_shared
+        self.missing = 0
+        self.seconds = 0.0
+        self.waits_for: set[Hashable] = set()
+        self._answers: list[Any] = [None]
+        self._asked_for_one = True
+
+    def resume(self) -> tuple[Any, ...]:
+        """Sends the answers, or throws the first exception among them; returns what is asked for next.
+
+        Raises:
+            StopIteration: when the coroutine has returned, with its result.
+        """
+        failure = next((answer for answer in self._answers if isinstance(answer, BaseException)), None)
+        if failure is not None:
+            asked = self.coroutine.throw(failure)
+        else:
+            asked = self.coroutine.send(self._answers[0] if self._asked_for_one else tuple(self._answers))
+        self._asked_for_one = not isinstance(asked, tuple)
+        requests = (asked,) if self._asked_for_one else asked
+        self._answers, self.missing = [None] * len(requests), len(requests)
+        self.waits_for.clear()
+        return requests
+
+    def accept(self, slot: int, answer: Any) -> bool:
+        """Takes one answer, or the exception in its place; True when the task can go on."""
+        self._answers[slot] = answer
+        self.missing -= 1
+        return self.missing == 0

@@ -1,0 +1,103 @@
+"""The index: a CSV file with one row for each cell of the plan."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
+from pathlib import Path
+
+from farm.cell import SETTING_NAMES, Cell, Scalar
+from farm.plan import Plan
+from farm.results.journal import Record
+from farm.results.whole import whole_file
+
+INDEX = "index.csv"
+_OUTCOME = ("seconds", "worker", "error")
+_SUSPECT = frozenset("'=+-@\t\r")
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def write_index(plan: Plan, records: Mapping[str, Record], folder: Path) -> Path:
+    """Write `index.csv` whole: cell, the axes, status, file, every setting, …, the plugins' columns.
+
+    A cell without a record stands there as `pending`. Where an axis is a setting, its column stands among the
+    axes only. Text goes through `neutral`.
+
+    Args:
+        plan: the whole plan, with final keys.
+        records: what is known, by key; other keys are ignored.
+        folder: the job's.
+
+    Raises:
+        FarmError: the file cannot be written; on Windows, another program may hold it open.
+    """
+    path = folder / INDEX
+    extras = _plugin_columns(plan, records)
+    with whole_file(path) as binary:
+        text = io.TextIOWrapper(binary, encoding="utf-8", errors="backslashreplace", newline="")
+        table = csv.writer(text)
+        table.writerow(neutral(name) for name in _header(plan, extras))
+        for cell in sorted(plan.cells, key=attrgetter("number")):
+            table.writerow(neutral(value) for value in _row(plan, cell, records.get(cell.key), extras))
+        text.detach()
+    return path
+
+
+def neutral(value: Scalar) -> Scalar:
+    """`value` such that no spreadsheet takes it for a formula.
+
+    Text that begins with `=`, `+`, `-`, `@`, a tab or a carriage return, and is not a number, gets an
+    apostrophe before it, and so does text that begins with apostrophes and then one of these; `restored`
+    takes it away again.
+    """
+    if not isinstance(value, str) or value[:1] not in _SUSPECT:
+        return value
+    return f"'{value}" if _FORMULA.match(value) and not _NUMBER.fullmatch(value) else value
+
+
+def restored(text: str) -> str:
+    """The text that `neutral` was given."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def _plugin_columns(plan: Plan, records: Mapping[str, Record]) -> tuple[str, ...]:
+    names: dict[str, None] = {}
+    for cell in plan.cells:
+        record = records.get(cell.key)
+        if record is not None and record.columns:
+            names.update(dict.fromkeys(record.columns))
+    return tuple(names)
+
+
+def _header(plan: Plan, extras: Sequence[str]) -> Iterator[str]:
+    """The columns' names; one that is taken already says what kind it is."""
+    taken = {"cell", "status", "file", *SETTING_NAMES, "model_hash", *_OUTCOME}
+    axes = [axis.name for axis in plan.axes]
+    yield "cell"
+    yield from (f"axis {name}" if name in taken - set(SETTING_NAMES) else name for name in axes)
+    yield from ("status", "file")
+    yield from _remaining_settings(plan)
+    yield "model_hash"
+    yield from _OUTCOME
+    yield from (f"plugin {name}" if name in taken | set(axes) else name for name in extras)
+
+
+def _remaining_settings(plan: Plan) -> list[str]:
+    axes = {axis.name for axis in plan.axes}
+    return [name for name in SETTING_NAMES if name not in axes]
+
+
+def _row(plan: Plan, cell: Cell, record: Record | None, extras: Sequence[str]) -> Iterator[Scalar]:
+    yield cell.number
+    for axis, index in zip(plan.axes, cell.coordinates):
+        swept = axis.name in SETTING_NAMES
+        yield getattr(cell.settings, axis.name) if swept else axis.values[index].title
+    yield record.status if record else "pending"
+    yield record.file if record else ""
+    for name in _remaining_settings(plan):
+        yield getattr(cell.settings, name)
+    yield cell.model_hash
+    yield from (record.seconds, record.worker, record.error) if record else ("", "", "")
+    yield from (record.columns.get(name, "") if record else "" for name in extras)

@@ -1,0 +1,131 @@
+"""What a picture says about itself: A1111's infotext, and the cell as JSON."""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, PngImagePlugin
+
+import farm
+from farm.cell import Cell, PluginUse, Scalar, Settings
+from farm.errors import FarmError
+
+INFOTEXT_CHUNK = "parameters"
+"""The PNG text chunk in which A1111 and everything around it looks for infotext."""
+
+CELL_CHUNK = "farm"
+"""The PNG text chunk that holds the cell as JSON."""
+
+
+def infotext(cell: Cell, extra: Mapping[str, Scalar | None] | None = None) -> str:
+    """The cell's settings as A1111 writes them: prompt, negative prompt, one line of `Key: value`.
+
+    Readers split the text at `Negative prompt:`, so a prompt that contains these very words is read back
+    wrongly by them; `read_cell` is exact.
+
+    Args:
+        cell: what was rendered.
+        extra: more keys for the last line, before `Version`; None values are left out.
+    """
+    settings = cell.settings
+    parts = [settings.prompt.strip()]
+    if settings.negative_prompt.strip():
+        parts.append(f"Negative prompt: {settings.negative_prompt.strip()}")
+    pairs = {**_parameters(cell), **(extra or {}), "Version": f"farm {farm.__version__}"}
+    parts.append(", ".join(f"{key}: {_quoted(value)}" for key, value in pairs.items() if value is not None))
+    return "\n".join(parts).strip()
+
+
+def _parameters(cell: Cell) -> dict[str, Scalar | None]:
+    settings = cell.settings
+    return {
+        "Steps": settings.steps,
+        "Sampler": settings.sampler,
+        "CFG scale": settings.cfg_scale,
+        "Seed": settings.seed,
+        "Size": f"{settings.width}x{settings.height}",
+        "Model hash": cell.model_hash[:10] or None,
+        "Model": settings.model.replace(",", "").replace(":", "") or None,
+        "Clip skip": settings.clip_skip if settings.clip_skip > 1 else None,
+    }
+
+
+def shown(value: Scalar) -> str:
+    """A setting's value as people write it: 7 rather than 7.0."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _quoted(value: Scalar) -> str:
+    text = shown(value)
+    return json.dumps(text, ensure_ascii=False) if any(mark in text for mark in ",:\n") else text
+
+
+def png_bytes(image: Image.Image, cell: Cell, extra: Mapping[str, Scalar | None] | None = None) -> bytes:
+    """A PNG file that carries the cell's infotext and the cell itself.
+
+    Args:
+        image: the picture, in any mode that PNG knows.
+        cell: what was rendered.
+        extra: more keys for the infotext.
+    """
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text(INFOTEXT_CHUNK, infotext(cell, extra))  # iTXt where Latin-1 does not reach
+    texts.add_text(CELL_CHUNK, json.dumps(asdict(cell)))
+    file = io.BytesIO()
+    image.save(file, "PNG", pnginfo=texts)
+    return file.getvalue()
+
+
+def read_infotext(png: Path) -> str:
+    """The infotext of a stored picture.
+
+    Raises:
+        FarmError: it is no PNG file, or has none.
+    """
+    return _chunk(png, INFOTEXT_CHUNK)
+
+
+def read_cell(png: Path) -> Cell:
+    """The cell that a stored picture was rendered for, exactly as it was.
+
+    Raises:
+        FarmError: it is no PNG file, or not one of ours.
+    """
+    try:
+        return _cell(json.loads(_chunk(png, CELL_CHUNK)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise FarmError(f"{png}: its chunk {CELL_CHUNK!r} does not describe a cell: {error}") from error
+
+
+def _chunk(png: Path, name: str) -> str:
+    with open_picture(png) as image:
+        text = image.info.get(name)
+    if text is None:
+        raise FarmError(f"{png}: has no text chunk {name!r}, so farm did not write it")
+    return str(text)
+
+
+def _cell(entry: Mapping[str, Any]) -> Cell:
+    return Cell(
+        number=entry["number"],
+        coordinates=tuple(entry["coordinates"]),
+        settings=Settings(**entry["settings"]),
+        plugins=tuple(PluginUse(**use) for use in entry["plugins"]),
+        model_hash=entry["model_hash"],
+        key=entry["key"],
+    )
+
+
+def open_picture(png: Path) -> PngImagePlugin.PngImageFile:
+    """Open one of our own PNG files, however large: the limit of `Image.open` is meant for strangers' files.
+
+    Raises:
+        FarmError: it is not there, or no PNG file.
+    """
+    try:
+        return PngImagePlugin.PngImageFile(png)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise FarmError(f"{png}: cannot be read as PNG: {error}") from error

@@ -1,0 +1,197 @@
+"""The `sweep:` of a job: what people write there, as axes."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+from farm.axes import MAX_VALUES, Axis, AxisValue, quoted
+from farm.cell import Scalar
+from farm.document import Items, Place, Table, Text, Written
+from farm.settings import SETTINGS, Reading, nearest, read_value, read_values
+
+_SPECIAL = ("replace", "zip")
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """An axis, and where it stands in the job."""
+
+    place: Place
+    axis: Axis
+
+
+def read_sweep(sweep: Table, reading: Reading) -> list[Swept]:
+    """The axes of a sweep, in the order written.
+
+    What is wrong is noted; an axis in which nothing is right has no values, so that what speaks of it
+    elsewhere in the job is not taken for one mistake more.
+    """
+    found: list[Swept] = []
+    for key, written in sweep.items():
+        read = _SPECIAL_AXES.get(key, _setting_axis if key in SETTINGS else _own_axis)
+        found += read(key, written, reading)
+    return found
+
+
+def check_axes(swept: Iterable[Swept], reading: Reading) -> None:
+    """Note axes without values or with too many, names given twice, and settings that two axes set."""
+    names: set[str] = set()
+    setters: dict[str, str] = {}
+    for place, axis in ((entry.place, entry.axis) for entry in swept):
+        if axis.name in names:
+            reading.mistakes.add(place, f"sweep: there are two axes called {axis.name!r}")
+        if len(axis.values) > MAX_VALUES:
+            reading.mistakes.add(place, f"{axis.name}: more than {MAX_VALUES} values are not allowed")
+        names.add(axis.name)
+        for setting in settings_of(axis):
+            other = setters.setdefault(setting, axis.name)
+            if other != axis.name:
+                what = f"{axis.name}: sets {setting}, which the axis {other!r} sets as well"
+                reading.mistakes.add(place, what)
+
+
+def settings_of(axis: Axis) -> list[str]:
+    """The settings that an axis sets, for any of its values."""
+    return list(dict.fromkeys(name for value in axis.values for name in value.settings))
+
+
+def _axis(place: Place, name: str, values: Iterable[AxisValue] = ()) -> list[Swept]:
+    return [Swept(place, Axis(name, tuple(values)))]
+
+
+def _setting_axis(key: Text, written: Written, reading: Reading) -> list[Swept]:
+    if isinstance(written, Table):
+        what = f"{key}: a mapping is not allowed; values such as {_EXAMPLES.get(key, '[a, b]')}"
+        reading.mistakes.add(written.place, what)
+        return _axis(key.place, str(key))
+    entries = _entries(key, written, reading)
+    values: list[AxisValue] = []
+    for kind, run in groupby(entries, key=type):
+        if kind is Text:
+            texts = [item for item in run if isinstance(item, Text)]
+            values += [
+                AxisValue(title, {str(key): value}) for title, value in read_values(key, texts, reading)
+            ]
+        else:
+            values += _titled(run, key, reading)
+    return _axis(key.place, str(key), values)
+
+
+_EXAMPLES = {"steps": "[5, 10, 20]", "cfg_scale": "1-13 (+2)", "sampler": "[Euler a, Heun] or all"}
+
+
+def _own_axis(key: Text, written: Written, reading: Reading) -> list[Swept]:
+    if not isinstance(written, Items) or not all(isinstance(item, Table) for item in written):
+        near = nearest(key, (*SETTINGS, *_SPECIAL))
+        what = f"{key} is not a setting{near} (an axis of your own is a list of mappings with a title)"
+        reading.mistakes.add(key.place, f"sweep: {what}")
+        return _axis(key.place, str(key))
+    return _axis(key.place, str(key), _titled(_entries(key, written, reading), key, reading))
+
+
+def _titled(tables: Iterable[Written], name: str, reading: Reading) -> list[AxisValue]:
+    """Values that are mappings: a title, and the settings it stands for."""
+    values: dict[str, AxisValue] = {}
+    for table in tables:
+        if not isinstance(table, Table):
+            continue
+        title = table.get("title")  # type: ignore[call-overload]
+        if not isinstance(title, Text) or not title.strip():
+            reading.mistakes.add(table.place, f"{name}: a mapping needs a title and settings")
+        elif title.strip() in values:
+            reading.mistakes.add(title.place, f"{name}: the title {quoted(title)} stands twice")
+        else:
+            values[title.strip()] = AxisValue(title.strip(), _settings(table, name, reading))
+    return list(values.values())
+
+
+def _settings(table: Table, name: str, reading: Reading) -> Mapping[str, Scalar]:
+    settings: dict[str, Scalar] = {}
+    for key, written in table.items():
+        if key == "title":
+            continue
+        if key not in SETTINGS:
+            reading.mistakes.add(key.place, f"{name}: {key} is not a setting{nearest(key, SETTINGS)}")
+        elif (value := read_value(key, written, reading)) is not None:
+            settings[str(key)] = value[1]
+    if len(table) < 2:
+        reading.mistakes.add(table.place, f"{name}: a mapping needs settings beside its title")
+    return settings
+
+
+def _replace_axes(key: Text, written: Written, reading: Reading) -> list[Swept]:
+    if not isinstance(written, Table):
+        what = "replace: searched texts with what is put in their place, as in {cat: [cat, dog]}"
+        reading.mistakes.add(written.place, what)
+        return []
+    found: list[Swept] = []
+    for searched, texts in written.items():
+        if not searched:
+            reading.mistakes.add(searched.place, "replace: the text searched for is empty")
+            continue
+        puts = _texts(f"replace {searched}", texts, reading)
+        values = [AxisValue(str(put) or "(nothing)", {}, ((str(searched), str(put)),)) for put in puts]
+        found += _axis(searched.place, f"replace {searched}", values)
+    return found
+
+
+def _zip_axes(key: Text, written: Written, reading: Reading) -> list[Swept]:
+    tables = written if isinstance(written, Items) else [written]
+    found: list[Swept] = []
+    for table in tables:
+        if isinstance(table, Table) and table:
+            found += _zipped(table, reading)
+        else:
+            what = "zip: settings with their values, as in {sampler: [Euler a, Heun], steps: [20, 10]}"
+            reading.mistakes.add(table.place, what)
+    return found
+
+
+def _zipped(table: Table, reading: Reading) -> list[Swept]:
+    before = len(reading.mistakes)
+    columns = {}
+    for key, written in table.items():
+        if key in SETTINGS:
+            columns[str(key)] = read_values(key, _texts(key, written, reading), reading)
+        else:
+            reading.mistakes.add(key.place, f"zip: {key} is not a setting{nearest(key, SETTINGS)}")
+    place, name = next(iter(table)).place, " + ".join(columns)
+    if len(reading.mistakes) != before:
+        return _axis(place, name)
+    if len({len(values) for values in columns.values()}) != 1:
+        lengths = ", ".join(f"{setting} {len(values)}" for setting, values in columns.items())
+        reading.mistakes.add(place, f"zip: as many values are wanted for each setting; there are: {lengths}")
+        return _axis(place, name)
+    rows = zip(*columns.values(), strict=True)
+    return _axis(place, name, [_joined(tuple(columns), row) for row in rows])
+
+
+def _joined(names: tuple[str, ...], row: tuple[tuple[str, Scalar], ...]) -> AxisValue:
+    title = " + ".join(title for title, _ in row)
+    return AxisValue(title, dict(zip(names, (value for _, value in row), strict=True)))
+
+
+def _texts(name: str, written: Written, reading: Reading) -> list[Text]:
+    """The texts among a list's entries; anything else is a mistake."""
+    entries = _entries(name, written, reading)
+    for entry in entries:
+        if not isinstance(entry, Text):
+            reading.mistakes.add(entry.place, f"{name}: only plain values are allowed here")
+    return [entry for entry in entries if isinstance(entry, Text)]
+
+
+def _entries(name: str, written: Written, reading: Reading) -> list[Written]:
+    """A list's entries, or a lone value as the only one."""
+    entries = list(written) if isinstance(written, Items) else [written]
+    if not entries:
+        reading.mistakes.add(written.place, f"{name}: the list is empty")
+    for entry in entries:
+        if isinstance(entry, Items):
+            reading.mistakes.add(entry.place, f"{name}: a list inside a list is not allowed")
+    return [entry for entry in entries if not isinstance(entry, Items)]
+
+
+_SPECIAL_AXES: Mapping[str, Callable[[Text, Written, Reading], list[Swept]]] = {
+    "replace": _replace_axes,
+    "zip": _zip_axes,
+}

@@ -1,0 +1,1 @@
+"""Files in models/ become loaded networks."""

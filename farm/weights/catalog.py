@@ -1,0 +1,141 @@
+"""What lies in models/: found by looking at names and small files, never by loading weights."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from farm.errors import FarmError
+
+CHECKPOINT_FOLDER = "Stable-diffusion"
+"""A1111's name for the folder of checkpoints."""
+
+INDEX = "model_index.json"
+"""The file that makes a folder a diffusers pipeline."""
+
+HASHED_SUFFIXES = {".safetensors", ".json", ".txt", ".bin"}
+"""What a loader reads of a diffusers folder; a changed README does not make another model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint that jobs can name.
+
+    Attributes:
+        name: its path below the checkpoint folder, with `/`.
+        path: a diffusers folder.
+        pipeline: the class in its `model_index.json`.
+        size: of its files, in bytes.
+    """
+
+    name: str
+    path: Path
+    pipeline: str
+    size: int
+
+
+def find_checkpoints(model_folders: Sequence[Path]) -> dict[str, Checkpoint]:
+    """Every diffusers folder below `Stable-diffusion/` of the model folders, by name; earlier folders win."""
+    found: dict[str, Checkpoint] = {}
+    for folder in model_folders:
+        root = folder / CHECKPOINT_FOLDER
+        for path in _diffusers_folders(root):
+            name = path.relative_to(root).as_posix()
+            if name not in found:
+                found[name] = _read_checkpoint(name, path / INDEX)
+    return found
+
+
+def _diffusers_folders(root: Path) -> Iterator[Path]:
+    """Folders that hold a pipeline, sorted; links are followed, but each folder is entered once."""
+    seen: set[str] = set()
+    for name, folders, files in os.walk(root, followlinks=True):
+        folders.sort()
+        if INDEX in files:
+            yield Path(name)
+        if INDEX in files or os.path.realpath(name) in seen:
+            folders.clear()
+        seen.add(os.path.realpath(name))
+
+
+def _read_checkpoint(name: str, index: Path) -> Checkpoint:
+    try:
+        pipeline = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+    except KeyError as error:
+        raise FarmError(f"{index}: not a diffusers model_index.json: it names no _class_name") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise FarmError(f"{index}: not a diffusers model_index.json: {error}") from error
+    size = sum(file.stat().st_size for file in content_files(index.parent))
+    return Checkpoint(name=name, path=index.parent, pipeline=str(pipeline), size=size)
+
+
+def content_files(folder: Path) -> list[Path]:
+    """The files that make a diffusers folder what it is, in a fixed order."""
+    files = (file for file in folder.rglob("*") if file.suffix in HASHED_SUFFIXES and file.is_file())
+    return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
+
+
+class Hashes:
+    """Content hashes of files, remembered by path, size and time of change.
+
+    Args:
+        cache: the JSON file that remembers them; by default in the user's cache folder.
+    """
+
+    def __init__(self, cache: Path | None = None) -> None:
+        self._cache = cache or user_cache_path("farm-sd") / "hashes.json"
+        self._known: dict[str, str] = self._read()
+
+    def of(self, folder: Path) -> str:
+        """SHA-256 in hex over the names and contents of a diffusers folder, reading what is not known."""
+        files = content_files(folder)
+        unknown = [file for file in files if _stamp(file) not in self._known]
+        self._known.update({_stamp(file): _sha256(file) for file in unknown})
+        if unknown:
+            self._write()
+        return self._combined(folder, files)
+
+    def known(self, folder: Path) -> str:
+        """The same without reading anything; empty if some file was not hashed before."""
+        files = content_files(folder)
+        return self._combined(folder, files) if all(_stamp(file) in self._known for file in files) else ""
+
+    def _combined(self, folder: Path, files: Iterable[Path]) -> str:
+        lines = [f"{file.relative_to(folder).as_posix()} {self._known[_stamp(file)]}\n" for file in files]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def _read(self) -> dict[str, str]:
+        try:
+            content = json.loads(self._cache.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}  # a cache that is absent or torn is made again
+        return content if isinstance(content, dict) else {}
+
+    def _write(self) -> None:
+        whole = self._cache.with_suffix(f".{os.getpid()}.tmp")
+        with suppress(
+            OSError
+        ):  # without a cache, as in a container's read-only home, the next run reads again
+            self._cache.parent.mkdir(parents=True, exist_ok=True)
+            whole.write_text(json.dumps(self._known), encoding="utf-8")
+            whole.replace(self._cache)
+
+
+def hash_all(checkpoints: Mapping[str, Checkpoint], names: Iterable[str], hashes: Hashes) -> dict[str, str]:
+    """The content hash of each named checkpoint."""
+    return {name: hashes.of(checkpoints[name].path) for name in dict.fromkeys(names)}
+
+
+def _stamp(file: Path) -> str:
+    status = file.stat()
+    return f"{file.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,112 @@
+"""Checkpoints become networks in memory."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from farm.errors import CellFailed
+
+PIPELINES = ("StableDiffusionPipeline",)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Networks:
+    """A checkpoint's networks on a device, in evaluation mode.
+
+    Attributes:
+        unet: predicts the noise.
+        vae: pictures to latents and back, at an eighth of the size.
+        text_encoder: CLIP's text model.
+        tokenizer: of the text encoder.
+        scheduler_config: as in `scheduler/scheduler_config.json`.
+    """
+
+    unet: Any  # UNet2DConditionModel; diffusers' classes are not typed
+    vae: Any  # AutoencoderKL
+    text_encoder: Any  # CLIPTextModel
+    tokenizer: Any  # CLIPTokenizer
+    scheduler_config: dict[str, Any]
+
+
+def load_checkpoint(folder: Path, device: torch.device, dtype: torch.dtype) -> Networks:
+    """Loads a diffusers folder. Nothing is fetched from anywhere.
+
+    Raises:
+        CellFailed: if it is not a Stable Diffusion 1.x or 2.x text-to-image folder, or cannot be read.
+    """
+    try:
+        _check_pipeline(folder)
+        with _quiet():
+            return _load(folder, device, dtype)
+    except (CellFailed, torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # whatever the libraries raise about files that are missing, torn or foreign
+        raise CellFailed(f"checkpoint {folder} cannot be loaded: {_first_line(error)}") from error
+
+
+def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Networks:
+    """Small files first, so that a mistake in them is found before gigabytes are read."""
+    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+    tokenizer = _tokenizer(folder / "tokenizer")
+
+    def network(part: str, kind: Any, **precision: torch.dtype) -> Any:
+        module, found = kind.from_pretrained(
+            folder, subfolder=part, local_files_only=True, use_safetensors=True, output_loading_info=True,
+            **precision,
+        )  # fmt: skip
+        if missing := sorted(found["missing_keys"]):  # the libraries would go on with random numbers
+            raise ValueError(f"{part} lacks {len(missing)} tensors, {missing[0]} among them")
+        return module.to(device).eval().requires_grad_(False)
+
+    return Networks(
+        text_encoder=network("text_encoder", CLIPTextModel, dtype=dtype),
+        vae=network("vae", AutoencoderKL, torch_dtype=dtype),
+        unet=network("unet", UNet2DConditionModel, torch_dtype=dtype),
+        tokenizer=tokenizer,
+        scheduler_config=config,
+    )
+
+
+def _tokenizer(folder: Path) -> Any:
+    """CLIP's tokenizer; without its files the library would make one that knows no words."""
+    whole, parts = folder / "tokenizer.json", [folder / "vocab.json", folder / "merges.txt"]
+    if not whole.is_file() and not all(part.is_file() for part in parts):
+        raise FileNotFoundError(f"{folder} has neither tokenizer.json nor vocab.json and merges.txt")
+    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def _check_pipeline(folder: Path) -> None:
+    pipeline = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"]
+    if pipeline not in PIPELINES:
+        allowed = ", ".join(PIPELINES)
+        raise CellFailed(f"checkpoint {folder} is a {pipeline}, which is not supported; {allowed} is")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the libraries' notices and progress bars out of people's terminals; errors are raised anyway."""
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    levels = [logger.level for logger in loggers]
+    transformers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.disable_progress_bar()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

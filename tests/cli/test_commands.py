@@ -1,0 +1,73 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from farm.job import job_schema
+from farm.sampling import SAMPLERS
+from farm.workspace import shipped
+
+HEAVY = ("torch", "ray", "diffusers", "transformers", "pandas", "scipy")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["plan", "small.yaml"], ["check", "small.yaml"], ["samplers"], ["models"], ["schema"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_what_renders_nothing_imports_nothing_heavy(workspace, arguments):
+    code = (
+        "import sys, farm.cli\n"
+        f"sys.argv = ['farm', *{arguments!r}]\n"
+        "try:\n    farm.cli.main()\n"
+        f"finally:\n    print('HEAVY', sorted(set({HEAVY!r}) & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], cwd=workspace, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_samplers_lists_every_sampler(farm):
+    rows = json.loads(farm("samplers", "--json").out)
+    assert [row["name"] for row in rows] == [row.name for row in SAMPLERS]
+    assert "k_euler_a" in farm("samplers").out
+
+
+def test_models_lists_what_lies_there(farm):
+    [row] = [row for row in json.loads(farm("models", "--json").out) if row["name"] == "tiny-cats"]
+    assert row["pipeline"] == "StableDiffusionPipeline"
+    assert 1 < row["megabytes"] < 12
+
+
+def test_schema_is_written_for_editors(farm, workspace):
+    assert json.loads(farm("schema").out) == json.loads(json.dumps(job_schema()))
+    farm("schema", "-o", workspace / "schema.json")
+    assert json.loads((workspace / "schema.json").read_text()) == json.loads(json.dumps(job_schema()))
+
+
+def test_init_makes_a_folder_in_which_the_example_jobs_are_right(farm, workspace, monkeypatch):
+    assert farm("init", "studio").code == 0
+    monkeypatch.chdir(workspace / "studio")
+    jobs = sorted((workspace / "studio" / "jobs").glob("*.yaml"))
+    assert {job.name for job in jobs} == {job.name for job in (shipped() / "jobs").glob("*.yaml")}
+    said = farm("check", *jobs)
+    assert said.code == 0, said.err
+
+
+def test_init_leaves_a_folder_alone_that_holds_something(farm, workspace):
+    said = farm("init", ".")
+    assert said.code == 2
+    assert "is there already and not empty" in said.err
+
+
+def test_an_unknown_option_is_bad_input(farm):
+    said = farm("run", "small.yaml", "--inlin")
+    assert said.code == 2
+    assert "--inlin" in said.err
+
+
+def test_a_job_that_is_not_there(farm):
+    said = farm("plan", "nowhere.yaml")
+    assert said.code == 2
+    assert said.err.startswith("nowhere.yaml")

@@ -1,0 +1,81 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import JOB, journal
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX"),
+]
+
+MANY = JOB.replace("steps: 3", "steps: 12").replace("[1, 5]", "1-8")
+CELLS = 16
+
+
+@pytest.fixture(autouse=True)
+def many(workspace):
+    (workspace / "small.yaml").write_text(MANY)
+
+
+def wait_for_lines(workspace, process, lines):
+    while len(journal(workspace)) < lines:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+def check_whole(workspace):
+    folder = workspace / "results" / "small"
+    table = pd.read_csv(folder / "index.csv")
+    assert list(table.status) == ["done"] * CELLS
+    for file in table.file:
+        Image.open(folder / file).load()
+    assert sorted(path.name for path in (folder / "images").iterdir()) == sorted(
+        file.removeprefix("images/") for file in table.file
+    )
+
+
+@pytest.mark.parametrize("options", [["--inline"], ["--workers", "2"]], ids=["inline", "ray"])
+def test_killed_in_the_middle_it_goes_on_where_it_stopped(farm, start_farm, workspace, options):
+    process = start_farm("run", "small.yaml", *options)
+    wait_for_lines(workspace, process, CELLS // 3)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    committed = [json.loads(line)["key"] for line in journal(workspace) if line.endswith("}")]
+    assert len(committed) < CELLS, "it was killed too late to tell anything"
+    said = farm("run", "small.yaml", *options)
+    assert said.code == 0, said.err
+    keys = [json.loads(line)["key"] for line in journal(workspace)]
+    assert keys[: len(committed)] == committed
+    assert len(keys) == len(set(keys)) == CELLS
+    check_whole(workspace)
+
+
+def test_interrupted_it_keeps_what_is_done_and_says_so(start_farm, workspace):
+    process = start_farm("run", "small.yaml", "--inline")
+    wait_for_lines(workspace, process, 2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "interrupted" in err and "the same command goes on from there" in err
+    assert "Traceback" not in err
+    table = pd.read_csv(workspace / "results" / "small" / "index.csv")
+    assert len(table) == CELLS and (table.status == "done").sum() >= 2
+
+
+def test_a_worker_that_is_killed_does_not_end_the_run(start_farm, workspace):
+    process = start_farm("run", "small.yaml", "--workers", "2")
+    wait_for_lines(workspace, process, 2)
+    workers = subprocess.run(["pgrep", "-f", "ray::.*exchange|ray::_Actor"], capture_output=True, text=True)
+    os.kill(int(workers.stdout.split()[0]), signal.SIGKILL)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert "replaced" in err
+    check_whole(workspace)

@@ -1,0 +1,141 @@
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import JOB, journal
+
+
+def index(workspace, job="small"):
+    return pd.read_csv(workspace / "results" / job / "index.csv", keep_default_na=False)
+
+
+def test_a_job_becomes_pictures_an_index_sheets_and_a_page(farm, workspace):
+    said = farm("run", "small.yaml", "--inline")
+    assert said.code == 0, said.err
+    table = index(workspace)
+    assert list(table.status) == ["done"] * 4
+    assert list(table.columns[:3]) == ["cell", "cfg_scale", "sampler"]
+    assert (table.sharpness > 0).all()
+    folder = workspace / "results" / "small"
+    for file in table.file:
+        assert Image.open(folder / file).size == (64, 64)
+    assert [path for path in folder.glob("sheets/*.png") if str(path.relative_to(workspace)) in said.out]
+    assert "index.html" in said.out and (folder / "index.html").exists()
+    assert "small" in (workspace / "results" / "index.html").read_text(encoding="utf-8")
+
+
+def test_what_is_there_is_not_rendered_again(farm, workspace):
+    farm("run", "small.yaml", "--inline")
+    before = journal(workspace)
+    said = farm("run", "small.yaml", "--inline")
+    assert said.code == 0
+    assert "4 are there already, 0 to render" in said.err
+    assert journal(workspace) == before
+
+
+def test_an_extended_job_renders_only_what_is_new(farm, workspace):
+    farm("run", "small.yaml", "--inline")
+    said = farm("run", "small.yaml", "--inline", "--set", "cfg_scale=1,3,5")
+    assert "6 cells, 4 are there already, 2 to render" in said.err
+    assert len(journal(workspace)) == 6
+    assert list(index(workspace).status) == ["done"] * 6
+
+
+def test_a_changed_job_shows_no_stale_picture(farm, workspace):
+    farm("run", "small.yaml", "--inline")
+    stale = set(index(workspace).file)
+    said = farm("run", "small.yaml", "--inline", "--set", "prompt=a black cat")
+    assert "4 cells, 4 to render" in said.err
+    assert not stale & set(index(workspace).file)
+    assert set(index(workspace).prompt) == {"a black cat"}
+
+
+def test_changed_weights_make_other_pictures(farm, workspace):
+    farm("run", "small.yaml", "--inline")
+    scheduler = workspace / "models/Stable-diffusion/tiny-cats/scheduler/scheduler_config.json"
+    scheduler.write_text(scheduler.read_text().replace("0.012", "0.013"))
+    assert "4 cells, 4 to render" in farm("run", "small.yaml", "--inline").err
+
+
+def test_random_seeds_are_drawn_once(farm, workspace):
+    (workspace / "small.yaml").write_text(JOB.replace("seed: 7", "seed: random\nseeds: 2"))
+    farm("run", "small.yaml", "--inline")
+    seeds = list(index(workspace).seed)
+    said = farm("run", "small.yaml", "--inline")
+    assert "0 to render" in said.err
+    assert list(index(workspace).seed) == seeds and len(set(seeds)) == 2
+
+
+def test_a_cell_that_fails_is_named_and_the_others_are_done(farm, workspace):
+    said = farm("run", "small.yaml", "--inline", "--set", "clip_skip=1,9", "--set", "cfg_scale=5")
+    assert said.code == 1
+    assert "clip_skip 9 is too much for tiny-cats: its text encoder has 3 layers" in said.err
+    assert "clip_skip: 9" in said.err
+    table = index(workspace)
+    assert set(table.status[table.clip_skip == 1]) == {"done"}
+    assert set(table.status[table.clip_skip == 9]) == {"failed"}
+    assert list((workspace / "results" / "small" / "sheets").glob("*.png"))
+
+
+def test_a_plugin_that_raises_fails_its_cell_by_name(farm, workspace):
+    (workspace / "plugins").mkdir()
+    (workspace / "plugins" / "picky.py").write_text(
+        "from farm.hooks import hookimpl\n"
+        "@hookimpl\n"
+        "def score_image(image, cell, settings):\n"
+        "    if cell.settings.cfg_scale == 5:\n"
+        "        raise ValueError('five is too much')\n"
+        "    return {'picky': 1.0}\n"
+    )
+    (workspace / "small.yaml").write_text(JOB.replace("sharpness", "picky"))
+    said = farm("run", "small.yaml", "--inline")
+    assert said.code == 1
+    assert "plugin 'picky' failed in score_image: ValueError: five is too much" in said.err
+    assert sorted(index(workspace).status) == ["done", "done", "failed", "failed"]
+
+
+def test_mistakes_of_all_jobs_come_at_once(farm, workspace):
+    (workspace / "other.yaml").write_text(
+        JOB.replace("steps: 3", "steps: 0").replace("tiny-cats", "tiny-cat")
+    )
+    (workspace / "third.yaml").write_text(JOB.replace("sampler:", "samplr:"))
+    said = farm("run", "other.yaml", "third.yaml", "--inline")
+    assert said.code == 2
+    assert said.out == ""
+    assert "other.yaml:2: model: 'tiny-cat' is not known; did you mean 'tiny-cats'?" in said.err
+    assert "other.yaml:7: steps: 0 is not allowed" in said.err
+    assert "third.yaml:10:" in said.err and "samplr" in said.err
+    assert not (workspace / "results").exists()
+
+
+def test_two_jobs_of_one_name_are_refused(farm, workspace):
+    (workspace / "again.yaml").write_text(JOB)
+    said = farm("run", "small.yaml", "again.yaml", "--inline")
+    assert said.code == 2
+    assert "again.yaml: another job of this command is called 'small' too" in said.err
+
+
+def test_a_plan_says_what_a_run_does(farm, workspace):
+    said = farm("plan", "small.yaml", "--json")
+    assert said.code == 0
+    facts = pd.json_normalize(pd.read_json(pd.io.common.StringIO(said.out), typ="series").to_dict())
+    # Two samplers of three steps, at CFG 1 (one row each) and 5 (two rows); the first rows are shared by all.
+    assert int(facts.cells[0]) == 4
+    assert int(facts.evaluations[0]) == 12
+    assert int(facts.rows[0]) + int(facts.shared_rows[0]) == 2 * 3 * (1 + 2)
+    assert int(facts.rows[0]) == 2 * 2 * (1 + 2) + 2
+    assert int(facts.text_encodings[0]) == 2
+
+
+@pytest.mark.slow
+def test_workers_on_ray_render_the_same_pictures(farm, workspace):
+    assert farm("run", "small.yaml", "--inline", "--results", "inline").code == 0
+    said = farm("run", "small.yaml", "--workers", "2")
+    assert said.code == 0, said.err
+    table = index(workspace)
+    assert list(table.status) == ["done"] * 4
+    for file in table.file:
+        ours = np.asarray(Image.open(workspace / "results" / "small" / file)).astype(int)
+        theirs = np.asarray(Image.open(workspace / "inline" / "small" / file)).astype(int)
+        assert abs(ours - theirs).max() <= 2

@@ -1,0 +1,35 @@
+from dataclasses import replace
+
+import pytest
+
+from farm.cell import PluginUse
+from farm.cluster.tasks import cost, tasks_of
+from tests.cluster.painter import cells
+
+
+def test_cells_of_the_same_picture_and_plugins_are_one_task():
+    first, other = cells(["cat", "dog"])
+    twin = replace(first, number=3, coordinates=(3,))
+    scored = replace(first, number=4, plugins=(PluginUse("sharpness", "1", "{}", touches_pixels=False),))
+    tasks = tasks_of([first, other, twin, scored])
+    assert [task.payload for task in tasks] == [(first, twin), (other,), (scored,)]
+
+
+def test_a_cell_needs_its_key():
+    with pytest.raises(ValueError, match="cell 1 has no key"):
+        tasks_of([replace(cells(["cat"])[0], key="")])
+
+
+@pytest.mark.parametrize(
+    ("changes", "times"),
+    [
+        ({"steps": 40}, 2),
+        ({"cfg_scale": 1.0}, 0.5),
+        ({"width": 1024}, 2),
+        ({"sampler": "Heun"}, 39 / 20),
+    ],
+)
+def test_cost_goes_by_rows_and_pixels(changes, times):
+    cell = cells(["cat"], steps=20)[0]
+    changed = replace(cell, settings=replace(cell.settings, **changes))
+    assert cost(changed) == pytest.approx(times * cost(cell))

@@ -1,0 +1,31 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from farm.weights.checkpoint import Networks, load_checkpoint
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def networks(tiny_model: Path) -> Networks:
+    return load_checkpoint(tiny_model, torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(scope="session")
+def pipeline(tiny_model: Path) -> StableDiffusionPipeline:
+    whole = StableDiffusionPipeline.from_pretrained(tiny_model, dtype=torch.float32, safety_checker=None)
+    whole.to(torch.float32)
+    whole.set_progress_bar_config(disable=True)
+    if not hasattr(whole.text_encoder, "text_model"):  # which diffusers still asks for clip_skip
+        object.__setattr__(whole.text_encoder, "text_model", whole.text_encoder)
+    return whole

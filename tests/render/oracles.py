@@ -1,0 +1,86 @@
+"""k-diffusion's sampling functions, and the means to drive ours against them."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+
+from farm.render.parameterization import Parameterization, parameterization_of
+from farm.render.requests import Denoise
+
+STABLE_DIFFUSION = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+}
+
+
+def stable_diffusion() -> Parameterization:
+    return parameterization_of(STABLE_DIFFUSION)
+
+
+def k_diffusion(module: str) -> ModuleType:
+    """A module of k-diffusion, without its package's own imports: torchvision, kornia, clean-fid and more."""
+    spec = importlib.util.find_spec("k_diffusion")
+    if spec is None:
+        pytest.skip("k-diffusion is not installed (pip install --no-deps k-diffusion)")
+    package = ModuleType("k_diffusion")
+    package.__spec__, package.__path__ = spec, list(spec.submodule_search_locations or ())
+    sys.modules.setdefault("k_diffusion", package)
+    with _stubs("torchvision", "torchvision.transforms", "torchdiffeq", "torchsde"):
+        return importlib.import_module(f"k_diffusion.{module}")
+
+
+@contextmanager
+def _stubs(*names: str) -> Iterator[None]:
+    absent = [name for name in names if importlib.util.find_spec(name.split(".")[0]) is None]
+    for name in absent:
+        sys.modules[name] = MagicMock()
+    try:
+        yield
+    finally:  # others ask whether these are installed
+        for name in absent:
+            del sys.modules[name]
+
+
+def two_points(x: torch.Tensor, sigma: torch.Tensor | float) -> torch.Tensor:
+    """The exact denoiser of data that is −1 or 1 with equal probability."""
+    return torch.tanh(x / sigma**2)
+
+
+class Recorded:
+    """Noise that was drawn beforehand, for ours and for theirs."""
+
+    def __init__(self, draws: list[torch.Tensor]) -> None:
+        self._draws = iter(draws)
+
+    def draw(self) -> torch.Tensor:
+        return next(self._draws)
+
+    def __call__(self, sigma: Any, sigma_next: Any) -> torch.Tensor:
+        return next(self._draws)
+
+
+def drive(
+    sampling: Any, denoiser: Callable[[torch.Tensor, float], torch.Tensor]
+) -> tuple[torch.Tensor, list[Denoise]]:
+    """Runs a sampler on a denoiser; returns what it returned and what it asked."""
+    asked, answer = [], None
+    while True:
+        try:
+            request = sampling.send(answer)
+        except StopIteration as end:
+            return end.value, asked
+        if isinstance(request, Denoise):
+            asked.append(request)
+            answer = denoiser(request.x, request.sigma)
+        else:
+            answer = request.source.draw()

@@ -1,0 +1,60 @@
+"""Renders settings with a real checkpoint, for the tests that compare pictures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from farm.cell import Settings
+from farm.render.capacity import Capacity
+from farm.render.engine import Engine
+from farm.render.recipes import text_to_image
+from farm.render.requests import Request
+from farm.render.runner import Runner
+from farm.weights.checkpoint import Networks
+
+LEVELS = 2
+"""Of 255: what another composition of a batch may change in float32."""
+
+
+class Counting(Runner):
+    """A runner that counts the rows of each kind of request it answers, batch by batch."""
+
+    def __init__(self, networks: Networks) -> None:
+        super().__init__(lambda *_: networks, torch.device("cpu"))
+        self.calls: list[tuple[str, int]] = []
+
+    def run(self, requests: list[Request]) -> list[Any]:
+        self.calls.append((type(requests[0]).__name__, len(requests)))
+        return super().run(requests)
+
+    def rows(self, kind: str) -> int:
+        return sum(count for name, count in self.calls if name == kind)
+
+
+def render(cells: Sequence[Settings], runner: Counting, rows: int | None = None) -> list[np.ndarray]:
+    """Pictures `(height, width, 3)` of cells, rendered together by an engine of their own."""
+    engine = Engine(runner, Capacity(torch.device("cpu"), rows))
+    for number, settings in enumerate(cells):
+        engine.submit(number, text_to_image(settings))
+    pictures: dict[Any, np.ndarray] = {}
+    while engine.in_flight:
+        for finished in engine.step():
+            assert finished.error is None, finished.error
+            pictures[finished.name] = finished.result.numpy()
+    return [pictures[number] for number in range(len(cells))]
+
+
+def apart(one: np.ndarray, other: np.ndarray) -> int:
+    """The largest difference of two pictures, in levels of 255."""
+    return int(np.abs(one.astype(int) - other.astype(int)).max())
+
+
+@torch.inference_mode()
+def prompt_states(networks: Networks, text: str) -> torch.Tensor:
+    """States `(1, 77, channels)` as diffusers' pipeline makes them."""
+    tokens = networks.tokenizer(
+        text, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+    )
+    return networks.text_encoder(tokens.input_ids)[0]

@@ -1,0 +1,148 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
+
+from farm.cell import Cell, Settings
+from farm.render.renderer import Rendered, Renderer, reason
+from farm.weights.checkpoint import Networks
+from tests.render.rendering import LEVELS, Counting, apart, render
+
+BASE = Settings("m", "portrait of beautiful cat", "blurry", "Euler a", 3, 5.0, 17, 64, 64)
+LONG = "a ginger cat with green eyes wearing a hat on a blue background, " * 9
+MIXED = [
+    BASE,
+    replace(BASE, sampler="Heun", cfg_scale=1.0),
+    replace(BASE, sampler="DPM++ 2M Karras", steps=5, seed=18),
+    replace(BASE, sampler="LMS", cfg_scale=12.0, width=96),
+    replace(BASE, sampler="DPM2", steps=2, prompt=LONG),
+    replace(BASE, prompt=LONG, negative_prompt="", width=96, cfg_scale=0.0),
+    replace(BASE, clip_skip=2, negative_prompt=LONG),
+]
+
+
+def finish(renderer: Renderer, cells: list[Settings]) -> list[Rendered]:
+    for number, settings in enumerate(cells, 1):
+        renderer.submit(Cell(number, (), settings))
+    rendered: list[Rendered] = []
+    while not renderer.idle:
+        rendered += renderer.step()
+    return rendered
+
+
+def test_a_mixed_batch_gives_what_each_cell_gives_alone_in_any_order(networks: Networks) -> None:
+    together = render(MIXED, Counting(networks))
+    backwards = render(MIXED[::-1], Counting(networks))[::-1]
+    alone = [render([settings], Counting(networks))[0] for settings in MIXED]
+    assert max(map(apart, together, alone)) <= LEVELS
+    assert max(map(apart, backwards, alone)) <= LEVELS
+    assert min(apart(one, other) for one, other in zip(alone, [alone[2], *alone[:2]])) > 20
+    assert [picture.shape for picture in alone[2:4]] == [(64, 64, 3), (64, 96, 3)]
+
+
+def test_the_same_again_is_the_same_to_the_bit(tiny_model: Path) -> None:
+    renderers = [Renderer({"m": tiny_model}, "cpu") for _ in range(2)]
+    first, second = (finish(renderer, MIXED[:3]) for renderer in renderers)
+    assert [one.cell.number for one in first] == [one.cell.number for one in second]
+    for one, other in zip(first, second):
+        assert one.image is not None and other.image is not None
+        assert one.image.tobytes() == other.image.tobytes() and one.image.mode == "RGB" and one.seconds > 0
+
+
+def test_a_cell_that_cannot_be_rendered_fails_in_one_line_and_harms_nobody(tiny_model: Path) -> None:
+    renderer = Renderer({"m": tiny_model, "empty": tiny_model / "unet"}, "cpu")
+    cells = [
+        BASE,
+        replace(BASE, model="absent"),
+        replace(BASE, clip_skip=99),
+        replace(BASE, sampler="Euler z"),
+        replace(BASE, model="empty"),
+        BASE,
+    ]
+    done = {one.cell.number: one for one in finish(renderer, cells)}
+    good = [done[number].image for number in (1, 6)]
+    assert good[0] is not None and good[1] is not None and good[0].tobytes() == good[1].tobytes()
+    errors = [done[number].error for number in (2, 3, 4, 5)]
+    assert errors[0] == "checkpoint 'absent' is not on this machine"
+    assert errors[1].startswith("clip_skip 99 is too much for m: its text encoder has")
+    assert errors[2] == "sampler 'Euler z' is not known"
+    assert errors[3].startswith(f"checkpoint {tiny_model / 'unet'} cannot be loaded: ")
+    assert not any("\n" in error for error in errors)
+
+
+def test_cells_of_the_same_number_are_kept_apart(tiny_model: Path) -> None:
+    renderer = Renderer({"m": tiny_model}, "cpu")
+    cells = [Cell(1, (), replace(BASE, steps=1, seed=seed)) for seed in (1, 2)]
+    for cell in cells:
+        renderer.submit(cell)
+    rendered = []
+    while not renderer.idle:
+        rendered += renderer.step()
+    assert {one.cell.settings.seed for one in rendered} == {1, 2}
+
+
+def test_takes_cells_until_its_next_batch_is_sure_to_be_full(tiny_model: Path) -> None:
+    renderer = Renderer({"m": tiny_model}, "cpu", rows=4)
+    assert renderer.idle and renderer.hungry == 4
+    for number in range(6):
+        renderer.submit(Cell(number, (), BASE))
+    assert not renderer.idle and renderer.hungry == 0
+
+
+def test_more_checkpoints_than_stay_loaded_are_not_in_flight_together(
+    tiny_model: Path, networks: Networks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Path] = []
+
+    def load(folder: Path, *_: object) -> Networks:
+        loaded.append(folder)
+        return networks
+
+    monkeypatch.setattr("farm.render.renderer.load_checkpoint", load)
+    folders = {name: Path(name) for name in "abcd"}
+    cells = [replace(BASE, model=name, seed=seed) for seed in (1, 2, 3) for name in "abcd"]
+    by_model = sorted(cells, key=lambda settings: settings.model)
+    assert len(finish(Renderer(folders, "cpu"), by_model)) == 12
+    assert loaded == [Path(name) for name in "abcd"]
+
+
+def test_a_text_is_encoded_once_for_all_cells(networks: Networks) -> None:
+    cells = [
+        replace(BASE, cfg_scale=float(scale), seed=seed, steps=1) for scale in (2, 9) for seed in (1, 2, 3)
+    ]
+    render([*cells, replace(BASE, prompt=LONG, steps=1)], runner := Counting(networks))
+    assert runner.rows("EncodeText") == 2 + len(opened_chunks(networks, LONG))
+
+
+def opened_chunks(networks: Networks, text: str) -> list[int]:
+    tokens = networks.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+    return list(range(0, len(tokens), 75))
+
+
+@pytest.mark.parity
+def test_clip_skip_2_is_what_diffusers_calls_1(networks: Networks, pipeline: StableDiffusionPipeline) -> None:
+    pipeline.scheduler = EulerDiscreteScheduler.from_config(
+        pipeline.scheduler.config, timestep_spacing="linspace"
+    )
+    theirs = pipeline(
+        BASE.prompt, 64, 64, 3, guidance_scale=5.0, negative_prompt=BASE.negative_prompt,
+        generator=torch.Generator().manual_seed(17), clip_skip=1,
+    ).images[0]  # fmt: skip
+    skipping, not_skipping = render(
+        [replace(BASE, sampler="Euler", clip_skip=2), replace(BASE, sampler="Euler")], Counting(networks)
+    )
+    assert apart(skipping, np.asarray(theirs)) <= LEVELS < apart(skipping, not_skipping)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (RuntimeError("first\n  second"), "RuntimeError: first second"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_reasons_are_one_line(error: Exception, line: str) -> None:
+    assert reason(error) == line

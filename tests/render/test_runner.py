@@ -1,0 +1,148 @@
+import gc
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from farm.errors import CellFailed
+from farm.render.requests import Decode, EncodeText, Open, Predict, Weights
+from farm.render.runner import LOADED_AT_ONCE, Model, Runner
+from farm.weights.checkpoint import Networks
+
+CPU = torch.device("cpu")
+M = Weights("m")
+
+
+class Loading:
+    """Counts loads; every load gives networks of its own around the same modules."""
+
+    def __init__(self, networks: Networks, broken: tuple[str, ...] = ()) -> None:
+        self.networks, self.broken, self.asked = networks, broken, []
+        self.alive: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __call__(self, name: str, device: torch.device, dtype: torch.dtype) -> Networks:
+        self.asked.append(name)
+        if name in self.broken:
+            raise CellFailed(f"{name} is broken")
+        parts = {part: getattr(self.networks, part) for part in ("vae", "text_encoder", "tokenizer")}
+        unet = torch.nn.Module()
+        self.alive.add(unet)
+        return Networks(unet=unet, scheduler_config=self.networks.scheduler_config, **parts)
+
+
+@pytest.fixture
+def runner(networks: Networks) -> Runner:
+    return Runner(lambda *_: networks, CPU)
+
+
+def opened(runner: Runner) -> Model:
+    [model] = runner.run([Open(M)])
+    assert isinstance(model, Model)
+    return model
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("clip_skip", [1, 2])
+@pytest.mark.parametrize("text", ["", "a ginger cat, (wearing) a hat", "Ünïcode 猫"])
+@torch.inference_mode()
+def test_text_is_encoded_as_diffusers_does(
+    text: str, clip_skip: int, runner: Runner, pipeline: StableDiffusionPipeline
+) -> None:
+    [chunk] = opened(runner).chunks(text)
+    [states] = runner.run([EncodeText(M, chunk, clip_skip)])
+    theirs, _ = pipeline.encode_prompt(text, "cpu", 1, False, clip_skip=clip_skip - 1 or None)
+    torch.testing.assert_close(states, theirs[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("words", "chunks"), [(0, 1), (1, 1), (75, 1), (76, 2), (120, 2), (151, 3)])
+def test_long_texts_go_in_chunks_of_75_tokens(words: int, chunks: int, runner: Runner) -> None:
+    made = opened(runner).chunks(" ".join(["cat"] * words))
+    assert [len(chunk) for chunk in made] == [77] * chunks
+    cat = opened(runner).chunks("cat")[0][1]
+    assert sum(chunk.count(cat) for chunk in made) == words
+    assert len({chunk[0] for chunk in made}) == 1
+
+
+def test_rows_of_a_batch_are_answered_as_if_alone(runner: Runner) -> None:
+    generator = torch.Generator().manual_seed(0)
+    states = [torch.randn(77, runner.run([EncodeText(M, chunk, 1)])[0].shape[-1], generator=generator)
+              for chunk in opened(runner).chunks("cat") * 3]  # fmt: skip
+    rows = [
+        Predict(M, torch.randn(4, 8, 8, generator=generator), time, state)
+        for time, state in zip((0.0, 431.25, 999.0), states)
+    ]
+    with torch.inference_mode():
+        together, alone = runner.run(rows), [runner.run([row])[0] for row in rows]
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
+    assert all(answer.dtype == torch.float32 and answer.shape == (4, 8, 8) for answer in together)
+
+
+def test_nan_fails_its_own_picture_only(runner: Runner) -> None:
+    good, bad = torch.zeros(4, 8, 8), torch.full((4, 8, 8), float("nan"))
+    with torch.inference_mode():
+        one, failed, other = runner.run([Decode(M, latents) for latents in (good, bad, good)])
+    assert one.shape == (64, 64, 3) and one.dtype == torch.uint8 and torch.equal(one, other)
+    assert isinstance(failed, CellFailed) and "NaN" in str(failed)
+
+
+def test_a_checkpoint_is_loaded_once_and_the_longest_unused_let_go(networks: Networks) -> None:
+    runner = Runner(load := Loading(networks), CPU)
+    models = [runner.run([Open(Weights(name))] * 3) for name in ("a", "b", "a", "c", "a", "b")]
+    gc.collect()
+    assert load.asked == ["a", "b", "c", "b"]
+    assert len(load.alive) == LOADED_AT_ONCE and len(models) == 6  # who holds a Model keeps no network
+
+
+def test_a_checkpoint_that_is_done_with_goes_first(networks: Networks) -> None:
+    runner = Runner(load := Loading(networks), CPU)
+    for name in ("a", "b"):
+        runner.run([Open(Weights(name))])
+    runner.done_with(Weights("b"))
+    runner.done_with(Weights("never loaded"))
+    for name in ("c", "a"):
+        runner.run([Open(Weights(name))])
+    assert load.asked == ["a", "b", "c"]
+
+
+def test_a_checkpoint_that_cannot_be_opened_is_tried_once_for_all_who_ask(networks: Networks) -> None:
+    runner = Runner(load := Loading(networks, broken=("bad",)), CPU)
+    answers = runner.run([Open(Weights("bad"))] * 8)
+    assert [str(answer) for answer in answers] == ["bad is broken"] * 8 and load.asked == ["bad"]
+
+
+def test_makes_room_for_a_checkpoint_that_does_not_fit_beside_another(networks: Networks) -> None:
+    inner = Loading(networks)
+
+    def load(name: str, device: torch.device, dtype: torch.dtype) -> Networks:
+        gc.collect()
+        if inner.alive:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return inner(name, device, dtype)
+
+    runner = Runner(load, CPU)
+    for name in ("a", "b", "a"):
+        assert isinstance(runner.run([Open(Weights(name))])[0], Model)
+    assert inner.asked == ["a", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "dtype"),
+    [
+        ("auto", "cpu", torch.float32),
+        ("auto", "cuda", torch.float16),
+        ("auto", "mps", torch.float16),
+        ("fp32", "cuda", torch.float32),
+        ("bf16", "cpu", torch.bfloat16),
+        ("fp16", "cuda", torch.float16),
+    ],
+)
+def test_networks_are_loaded_in_the_precision_asked(
+    precision: str, device: str, dtype: torch.dtype, networks: Networks
+) -> None:
+    asked = []
+    Runner(lambda *how: asked.append(how) or networks, torch.device(device)).run(
+        [Open(Weights("m", precision))]
+    )
+    assert asked == [("m", torch.device(device), dtype)]

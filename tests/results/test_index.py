@@ -1,0 +1,118 @@
+import csv
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farm.axes import Axis, AxisValue
+from farm.cell import SETTING_NAMES
+from farm.results.index import neutral, restored, write_index
+from farm.results.journal import Record
+from tests.results.samples import HASH, make_plan
+
+
+def record(cell, **entries):
+    return Record(
+        **{"key": cell.key, "number": cell.number, "status": "done", "file": "images/a.png"} | entries
+    )
+
+
+def read(path, **options):
+    return pd.read_csv(path, keep_default_na=False, **options)
+
+
+def test_one_row_for_each_cell_of_the_whole_plan(tmp_path):
+    plan = make_plan({"cfg_scale": [1, 5.5], "mood": ["calm", "wild"]}, negative_prompt="nudity")
+    one, two, *_ = plan.cells
+    records = {
+        one.key: record(one, seconds=0.5, worker="w1", columns={"sharpness": 0.25}),
+        "of another job": record(two, key="of another job"),
+    }
+    # the two moods make the same picture, so they have the same record
+    table = read(write_index(plan, records, tmp_path))
+    outcome = ["status", "file"]
+    settings = [name for name in SETTING_NAMES if name != "cfg_scale"]
+    rest = ["model_hash", "seconds", "worker", "error", "sharpness"]
+    assert list(table.columns) == ["cell", "cfg_scale", "mood", *outcome, *settings, *rest]
+    assert list(table.cell) == [1, 2, 3, 4]
+    assert list(table.cfg_scale) == [1, 1, 5.5, 5.5]
+    assert list(table.mood) == ["calm", "wild", "calm", "wild"]
+    assert list(table.status) == ["done", "done", "pending", "pending"]
+    assert set(table.model_hash) == {HASH}
+    assert list(table.sharpness) == ["0.25", "0.25", "", ""]
+
+
+def test_rows_stand_in_the_order_people_see_whatever_the_render_order(tmp_path):
+    plan = make_plan({"steps": [1, 2, 3]})
+    table = read(write_index(replace(plan, cells=plan.cells[::-1]), {}, tmp_path))
+    assert list(table.cell) == [1, 2, 3] and list(table.steps) == [1, 2, 3]
+
+
+def test_no_column_stands_twice(tmp_path):
+    plan = make_plan({"status": ["a"], "cell": ["b"], "steps": [3], "sharpness": ["c"]})
+    cell = plan.cells[0]
+    records = {cell.key: record(cell, columns={"error": "x", "steps": 1, "sharpness": 2.0})}
+    with write_index(plan, records, tmp_path).open(encoding="utf-8", newline="") as file:
+        header = next(csv.reader(file))
+    assert len(header) == len(set(header))
+    assert (
+        header[:5] == ["cell", "axis status", "axis cell", "steps", "axis sharpness"]
+        or header[4] == "sharpness"
+    )
+    assert set(SETTING_NAMES) <= set(header)
+
+
+@pytest.mark.parametrize(
+    "value", [-5, -0.25, 1e-7, 3805052747, "-5", "+1.5", "-.5e-3", "1,5", "a = b", "'quoted'", ""]
+)
+def test_numbers_and_plain_text_are_left_alone(value):
+    assert neutral(value) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\tx", "\rx", "'=1", "-", "-a cat"]
+)
+def test_formulas_are_neutralised(tmp_path, text):
+    plan = make_plan(prompt=text)
+    raw = read(write_index(plan, {}, tmp_path)).prompt[0]
+    assert raw == f"'{text}" and restored(raw) == text
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_every_text_can_be_restored_and_none_is_a_formula(text):
+    written = neutral(text)
+    assert restored(written) == text
+    if written[:1] in tuple("=+-@\t\r"):
+        float(written)
+
+
+def test_any_text_survives_the_table(tmp_path):
+    text = 'a "cat", with;\nnew line\r\nand 猫, \\ and \ttab'
+    table = read(write_index(make_plan(prompt=text), {}, tmp_path))
+    assert table.prompt[0] == text
+
+
+def test_numbers_keep_their_type(tmp_path):
+    plan = make_plan({"cfg_scale": [-1.5, 7]}, seed=2**53 + 1)
+    records = {cell.key: record(cell, columns={"score": -0.5, "flagged": True}) for cell in plan.cells}
+    table = pd.read_csv(write_index(plan, records, tmp_path))
+    assert list(table.cfg_scale) == [-1.5, 7.0]
+    assert list(table.seed) == [2**53 + 1] * 2
+    assert list(table.score) == [-0.5] * 2 and table.flagged.dtype == bool
+
+
+def test_an_axis_named_like_a_setting_shows_the_setting(tmp_path):
+    plan = make_plan({"prompt": ["a cat"]})
+    axis = Axis("prompt", (AxisValue("the cat", {"prompt": "a cat"}),))
+    table = read(write_index(replace(plan, axes=(axis,)), {}, tmp_path))
+    assert table.prompt[0] == "a cat"
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_rows(tmp_path):
+    plan = make_plan({"seed": range(1000), "steps": range(1, 101)})
+    records = {cell.key: record(cell) for cell in plan.cells}
+    with write_index(plan, records, tmp_path).open(encoding="utf-8", newline="") as file:
+        assert sum(1 for _ in csv.reader(file)) == 100_001

@@ -1,0 +1,131 @@
+import io
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from sd_parsers import ParserManager
+
+import farm
+from farm.cell import PluginUse
+from farm.errors import FarmError
+from farm.results.infotext import infotext, png_bytes, read_cell, read_infotext
+from tests.results.samples import HASH, make_plan, picture
+
+PROMPTS = [
+    "portrait of beautiful cat",
+    "a cat, ginger, (green eyes:1.2), [hat|scarf]",
+    'she said: "meow", then left',
+    "first line\nsecond line: with colon, and comma",
+    "Steps: 3, Sampler: x",
+    "Steps: 3, Sampler: x, CFG scale: 1, Seed: 2\nSteps: 99, Sampler: y, CFG scale: 9, Seed: 9, Size: 1x1",
+    "кошка, 猫, 😀 café",
+    "café",
+    'Hashes: {"a": "b"}, cat',
+    "",
+]
+
+
+def cell(**settings):
+    return make_plan(**settings).cells[0]
+
+
+def read_back(tmp_path, wanted):
+    path = tmp_path / "picture.png"
+    path.write_bytes(png_bytes(picture(wanted, (8, 8)), wanted))
+    [sampler] = ParserManager().parse(path).samplers
+    return sampler
+
+
+def assert_settings_read_back(sampler, settings):
+    assert sampler.name == settings.sampler
+    assert [prompt.value for prompt in sampler.prompts] == [settings.prompt.strip()][
+        : bool(settings.prompt.strip())
+    ]
+    negative = settings.negative_prompt.strip()
+    assert [prompt.value for prompt in sampler.negative_prompts] == [negative][: bool(negative)]
+    assert int(sampler.parameters["steps"]) == settings.steps
+    assert float(sampler.parameters["cfg_scale"]) == settings.cfg_scale
+    assert int(sampler.parameters["seed"]) == settings.seed
+    assert sampler.model.name == settings.model
+    assert sampler.model.hash == HASH[:10]
+
+
+@pytest.mark.parametrize("negative", ["", "nudity", "blurry, (bad: 1.3)\nSteps: 1, Sampler: z, Seed: 4"])
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_another_reader_finds_every_setting(tmp_path, prompt, negative):
+    wanted = cell(
+        prompt=prompt, negative_prompt=negative, sampler="DPM++ 2M Karras", steps=25, cfg_scale=7.5,
+        seed=3805052747, clip_skip=2,
+    )  # fmt: skip
+    assert_settings_read_back(read_back(tmp_path, wanted), wanted.settings)
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=200).filter(
+    lambda text: "Negative prompt:" not in text
+)
+
+
+@given(
+    prompt=texts,
+    negative=texts,
+    steps=st.integers(1, 150),
+    cfg_scale=st.floats(0, 30, allow_nan=False),
+    seed=st.integers(0, 2**64 - 1),
+)
+def test_any_text_is_read_back(tmp_path_factory, prompt, negative, steps, cfg_scale, seed):
+    wanted = cell(prompt=prompt, negative_prompt=negative, steps=steps, cfg_scale=cfg_scale, seed=seed)
+    folder = tmp_path_factory.getbasetemp()
+    assert_settings_read_back(read_back(folder, wanted), wanted.settings)
+    assert read_cell(folder / "picture.png") == wanted
+    assert read_infotext(folder / "picture.png") == infotext(wanted)
+
+
+def test_the_order_and_spelling_of_a1111():
+    wanted = cell(
+        prompt=" a cat ", negative_prompt="nudity", sampler="Euler a", steps=20, cfg_scale=7.0, seed=1,
+        width=512, height=768, clip_skip=2, model="v1-5: pruned, ema",
+    )  # fmt: skip
+    assert infotext(wanted, {"Denoising strength": 0.7, "Lora hashes": "a: 1, b: 2", "Eta": None}) == (
+        "a cat\nNegative prompt: nudity\n"
+        "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x768, Model hash: 5be3f4a65b, "
+        'Model: v1-5 pruned ema, Clip skip: 2, Denoising strength: 0.7, Lora hashes: "a: 1, b: 2", '
+        f"Version: farm {farm.__version__}"
+    )
+
+
+def test_what_is_usual_is_left_out():
+    text = infotext(replace(cell(prompt="a cat"), model_hash=""))
+    assert text.startswith("a cat\nSteps: ")
+    assert "Clip skip" not in text and "Model hash" not in text and "Negative" not in text
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
+def test_the_pixels_survive(mode):
+    wanted = cell()
+    image = picture(wanted).convert(mode)
+    stored = Image.open(io.BytesIO(png_bytes(image, wanted)))
+    assert stored.mode == mode and stored.tobytes() == image.tobytes()
+
+
+def test_plugins_come_back(tmp_path):
+    wanted = replace(cell(), plugins=(PluginUse("nsfw", "1.2", '{"action":"blackout"}', True),))
+    path = tmp_path / "picture.png"
+    path.write_bytes(png_bytes(picture(wanted), wanted))
+    assert read_cell(path) == wanted
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n"])
+def test_what_is_no_picture_is_named(tmp_path, content):
+    path = tmp_path / "broken.png"
+    path.write_bytes(content)
+    with pytest.raises(FarmError, match="broken.png: cannot be read as PNG"):
+        read_cell(path)
+
+
+def test_a_strangers_picture_is_named(tmp_path):
+    path = tmp_path / "other.png"
+    Image.new("RGB", (8, 8)).save(path)
+    with pytest.raises(FarmError, match="other.png: has no text chunk 'farm'"):
+        read_cell(path)
