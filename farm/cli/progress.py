@@ -7,6 +7,9 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+ENOUGH_TO_GUESS = 5
+"""Cells after which the time left can be told."""
+
 LINE_EVERY = 10.0
 """Seconds between lines in a log."""
 
@@ -24,7 +27,7 @@ class RunProgress:
         self._total = total
         self._count = 0
         self._failed = 0
-        self._started = self._last_line = time.monotonic()
+        self._first = self._last_line = time.monotonic()
         self._bar = _bar() if sys.stderr.isatty() else None
         self._task = self._bar.add_task(name, total=total, rate="", failed="") if self._bar else None
 
@@ -42,6 +45,8 @@ class RunProgress:
     def count(self, failed: bool) -> None:
         """One more cell is through."""
         self._count += 1
+        if self._count == 1:  # what comes before is starting up, and says nothing about the rate
+            self._first = time.monotonic()
         self._failed += failed
         if self._bar and self._task is not None:
             failures = f"{self._failed} failed" if self._failed else ""
@@ -58,10 +63,11 @@ class RunProgress:
             print(text, file=sys.stderr, flush=True)
 
     def _rate(self) -> float:
-        return self._count / max(1e-9, time.monotonic() - self._started)
+        """Cells a second since the first one came, 0 until there are two."""
+        return (self._count - 1) / max(1e-9, time.monotonic() - self._first)
 
     def _left(self) -> str:
-        if self._count == self._total:
+        if self._count == self._total or self._count < ENOUGH_TO_GUESS:
             return ""
         seconds = (self._total - self._count) / self._rate()
         return f", about {seconds:.0f} s left" if seconds < 120 else f", about {seconds / 60:.0f} min left"

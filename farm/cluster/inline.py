@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from farm.cell import Cell
-from farm.cluster.coordinator import ENDLESS, Event, Reply, render
+from farm.cluster.coordinator import Event, render
+from farm.cluster.crew import ENDLESS, Reply
 from farm.cluster.worker import RendererFactory, Worker
 from farm.render.device import choose_device
 from farm.render.renderer import Renderer

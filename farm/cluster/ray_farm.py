@@ -19,7 +19,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from farm.cell import Cell
-from farm.cluster.coordinator import USUAL, Event, Patience, Reply, render
+from farm.cluster.coordinator import Event, render
+from farm.cluster.crew import USUAL, Patience, Reply
 from farm.cluster.worker import Report, Worker
 from farm.errors import FarmError
 from farm.plugins import described

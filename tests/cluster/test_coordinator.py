@@ -5,7 +5,8 @@ from collections import deque
 import pytest
 
 from farm.cell import Outcome
-from farm.cluster.coordinator import Notice, Patience, Reply, render
+from farm.cluster.coordinator import Notice, render
+from farm.cluster.crew import Patience, Reply
 from farm.cluster.worker import Report
 from farm.errors import FarmError
 from tests.cluster.painter import cells

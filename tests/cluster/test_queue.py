@@ -104,17 +104,29 @@ def test_what_a_lost_worker_held_is_leased_again_in_halves_and_to_empty_hands_on
 
 
 def test_suspects_are_not_mixed_with_anything():
-    queue = queue_of(tasks(8), "x")
-    first = queue.lease("x", 4)
-    queue.finish(first[0].number)
+    queue = queue_of(tasks(8), "x", "y")
+    queue.lease("x", 4)
     queue.lose("x")
-    queue.join("x")
-    half = queue.lease("x", 4)
-    assert keys(half) == [1, 2]
+    half = queue.lease("y", 4)
+    assert keys(half) == [0, 1]
+    assert queue.lease("y", 4) == ()  # though there is untouched work
     queue.finish(half[0].number)
-    assert queue.lease("x", 4) == ()
+    assert queue.lease("y", 4) == ()
     queue.finish(half[1].number)
-    assert keys(queue.lease("x", 4)) == [3]
+    assert keys(queue.lease("y", 4)) == [2, 3]
+
+
+def test_a_task_is_not_tried_again_where_it_died_alone_while_others_live():
+    queue = queue_of(tasks(1), "x", "y")
+    assert keys(queue.lease("x", 1)) == [0]
+    assert not queue.lose("x").condemned
+    queue.join("x")
+    assert queue.lease("x", 1) == ()
+    assert keys(queue.lease("y", 1)) == [0]
+    assert not queue.lose("y").condemned
+    assert keys(queue.lease("x", 1)) == [0]  # now there is nobody else
+    assert [task.key for task in queue.lose("x").condemned] == [0]
+    assert queue.unfinished == 0
 
 
 def test_a_worker_that_only_dies_is_set_aside_and_condemns_nothing():

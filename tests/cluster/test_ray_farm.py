@@ -10,7 +10,8 @@ import pytest
 import ray
 
 from farm.cell import Outcome
-from farm.cluster.coordinator import Notice, Patience
+from farm.cluster.coordinator import Notice
+from farm.cluster.crew import Patience
 from farm.cluster.inline import InlineFarm
 from farm.cluster.ray_farm import RayFarm, kind_of_workers
 from farm.errors import FarmError
