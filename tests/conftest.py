@@ -2,10 +2,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from farm.workspace import shipped
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+settings.register_profile("farm", deadline=None)  # a busy machine is no mistake in the code
+settings.load_profile("farm")
 
 
 @pytest.fixture(scope="session")
