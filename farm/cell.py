@@ -62,6 +62,11 @@ class PluginUse:
     settings: str
     touches_pixels: bool
 
+    @property
+    def identity(self) -> str:
+        """Equal for uses that give equal results."""
+        return f"{self.name} {self.version} {self.settings}"
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -97,7 +102,7 @@ def content_key(settings: Settings, plugins: tuple[PluginUse, ...], model_hash: 
         "render_version": RENDER_VERSION,
         "settings": {name: value for name, value in asdict(settings).items() if name != "model"},
         "model_hash": model_hash,
-        "plugins": [[use.name, use.version, use.settings] for use in plugins if use.touches_pixels],
+        "plugins": [use.identity for use in plugins if use.touches_pixels],
     }
     canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]

@@ -17,6 +17,7 @@ from farm.cli.progress import RunProgress
 from farm.plan import Plan
 from farm.results.gallery import write_gallery
 from farm.results.overview import write_overview
+from farm.results.scoring import score_stored
 from farm.results.sheet import write_sheets
 from farm.results.store import Store
 from farm.weights.catalog import hash_all
@@ -88,6 +89,7 @@ def _run_job(plan: Plan, place: Place, crew: _Crew) -> int:
         started = time.monotonic()
         try:
             _render(left, store, crew)
+            unscored = _score(plan, store, place)
         except KeyboardInterrupt:
             store.write_index()
             _say(f"{plan.name}: interrupted; {_kept(store, plan)}; the same command goes on from there")
@@ -95,7 +97,7 @@ def _run_job(plan: Plan, place: Place, crew: _Crew) -> int:
         except BaseException:
             store.write_index()
             raise
-        return _close(plan, store, len(left.cells), time.monotonic() - started)
+        return unscored + _close(plan, store, len(left.cells), time.monotonic() - started)
 
 
 def _render(left: Plan, store: Store, crew: _Crew) -> None:
@@ -111,6 +113,17 @@ def _render(left: Plan, store: Store, crew: _Crew) -> None:
             if time.monotonic() - indexed > INDEX_EVERY:
                 store.write_index()
                 indexed = time.monotonic()
+
+
+def _score(plan: Plan, store: Store, place: Place) -> int:
+    """Adds scores that were asked for after the pictures were made; returns how many could not be."""
+    outcomes = list(score_stored(plan, store, place.workspace.plugin_folders))
+    failures = [(cell, reason) for cell, reason in outcomes if reason]
+    if outcomes:
+        _say(f"{plan.name}: {len(outcomes) - len(failures)} pictures that were there already are scored")
+    for cell, reason in failures[:REASONS_SHOWN]:
+        _say(f"{plan.name}: cell {cell.number} ({_where(plan, cell)}) has no score: {reason}")
+    return len(failures)
 
 
 def _close(plan: Plan, store: Store, rendered: int, seconds: float) -> int:

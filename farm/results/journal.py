@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -31,6 +31,7 @@ class Record:
         finished: when, in UTC (ISO 8601).
         attempts: how often it was tried, this one included.
         columns: what plugins found out.
+        scores: the uses of scoring plugins that the columns have the answers of, as `PluginUse.identity`.
     """
 
     key: str
@@ -44,6 +45,7 @@ class Record:
     finished: str = ""
     attempts: int = 1
     columns: Mapping[str, Scalar] = field(default_factory=dict)
+    scores: Sequence[str] = ()
 
 
 class Journal:

@@ -1,6 +1,7 @@
 """A job's folder under results/: one writer, and nothing in it that is half there."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,7 +9,7 @@ from types import TracebackType
 
 from filelock import FileLock, Timeout
 
-from farm.cell import Outcome
+from farm.cell import Cell, Outcome, Scalar
 from farm.errors import FarmError
 from farm.plan import Plan
 from farm.results.index import write_index
@@ -110,6 +111,17 @@ class Store:
         self._records[record.key] = record
         return record
 
+    def add_scores(self, cell: Cell, columns: Mapping[str, Scalar]) -> None:
+        """Keep scores of a picture that is there already; the cell's scores are complete with them.
+
+        Raises:
+            FarmError: the disk is full, or gone.
+        """
+        known = self._records[cell.key]
+        record = replace(known, columns={**known.columns, **columns}, scores=_scores(cell))
+        self._journal.append(record)
+        self._records[cell.key] = record
+
     def _record(self, outcome: Outcome) -> Record:
         done = outcome.status == "done"
         return Record(
@@ -123,6 +135,7 @@ class Store:
             worker=outcome.worker,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             columns=dict(outcome.columns),
+            scores=_scores(outcome.cell) if done else (),
         )
 
     def write_job(self) -> Path:
@@ -134,6 +147,10 @@ class Store:
     def write_index(self) -> Path:
         """Write the table of the whole plan, `index.csv`."""
         return write_index(self._plan, self._records, self.folder)
+
+
+def _scores(cell: Cell) -> list[str]:
+    return [use.identity for use in cell.plugins if not use.touches_pixels]
 
 
 def _locked(folder: Path) -> FileLock:

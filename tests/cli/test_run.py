@@ -95,6 +95,22 @@ def test_a_plugin_that_raises_fails_its_cell_by_name(farm, workspace):
     assert sorted(index(workspace).status) == ["done", "done", "failed", "failed"]
 
 
+def test_a_score_that_is_added_later_renders_nothing(farm, workspace):
+    farm("run", "small.yaml", "--inline")
+    at_once = index(workspace)
+    (workspace / "results" / "small").rename(workspace / "at_once")
+    (workspace / "small.yaml").write_text(JOB.replace("plugins:\n  sharpness: {}", ""))
+    assert farm("run", "small.yaml", "--inline").code == 0
+    assert "sharpness" not in index(workspace).columns
+    (workspace / "small.yaml").write_text(JOB)
+    said = farm("run", "small.yaml", "--inline")
+    assert said.code == 0
+    assert "4 are there already, 0 to render" in said.err
+    assert "4 pictures that were there already are scored" in said.err
+    assert list(index(workspace).sharpness) == pytest.approx(list(at_once.sharpness))
+    assert "scored" not in farm("run", "small.yaml", "--inline").err
+
+
 def test_mistakes_of_all_jobs_come_at_once(farm, workspace):
     (workspace / "other.yaml").write_text(
         JOB.replace("steps: 3", "steps: 0").replace("tiny-cats", "tiny-cat")
