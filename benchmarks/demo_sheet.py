@@ -29,6 +29,10 @@ from farm.cli.jobs import load_plans, look_around
 from farm.cluster.coordinator import Farm
 from farm.cluster.inline import InlineFarm
 from farm.cluster.ray_farm import RayFarm
+from farm.render.device import choose_device
+
+WARM_UP = 8
+"""Cells rendered before the clock runs, so that every worker has its networks loaded."""
 
 EXACT = {"Euler", "Euler a", "Heun", "LMS"}
 """Samplers that diffusers has in the same form, so that pictures can be compared."""
@@ -47,7 +51,8 @@ Pictures = dict[int, np.ndarray]
 
 def demo_cells(seeds: int) -> list[Cell]:
     """The cells of jobs/demo.yaml, each at so many seeds, without its plugins."""
-    [plan] = load_plans([Path("jobs/demo.yaml")], [f"seeds={seeds}"], look_around(None))
+    overrides = [f"seeds={seeds}", "precision=fp32"]
+    [plan] = load_plans([Path("jobs/demo.yaml")], overrides, look_around(None))
     return [replace(cell.keyed("benchmark"), plugins=()) for cell in plan.cells]
 
 
@@ -119,7 +124,9 @@ def main() -> None:
     options = _options()
     cells = demo_cells(options.seeds)
     folder = look_around(None).checkpoints[cells[0].settings.model].path
-    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32).to(
+        choose_device()
+    )
     pipeline.set_progress_bar_config(disable=True)
     by_pipeline(pipeline, cells[:1], batched=False)
     seconds: dict[str, float] = {}
@@ -130,7 +137,7 @@ def main() -> None:
     ):
         started = time.perf_counter()
         with farm:
-            by_farm(farm, cells[: 2 * options.workers])
+            by_farm(farm, cells[:WARM_UP])
             seconds[f"{name}_start"] = time.perf_counter() - started
             seconds[name], pictures[name] = timed(lambda farm=farm: by_farm(farm, cells))  # type: ignore[misc]
     seconds["diffusers_per_cell"], theirs = timed(lambda: by_pipeline(pipeline, cells, batched=False))
@@ -143,6 +150,7 @@ def _report(
 ) -> dict[str, Any]:
     per_cell = seconds["diffusers_per_cell"]
     return {
+        "device": choose_device(),
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
@@ -160,7 +168,7 @@ def _report(
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=4, help="seeds of each of the demo's cells")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="of the farm on Ray")
+    parser.add_argument("--workers", type=int, help="of the farm on Ray; as many as `farm run` takes")
     return parser.parse_args()
 
 

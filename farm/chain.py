@@ -11,9 +11,9 @@ import PIL.Image
 from pydantic import BaseModel, ValidationError
 
 from farm.cell import Cell, PluginUse, Scalar
-from farm.errors import CellFailed
+from farm.errors import CellFailed, described
 from farm.hooks import Unavailable, Verdict
-from farm.plugins import Plugin, PluginError, Plugins, described, find_plugins
+from farm.plugins import Plugin, PluginError, Plugins, find_plugins
 
 PASSED = "passed"
 """What stands in a screening plugin's column when it did not object."""

@@ -21,7 +21,9 @@ MAX_BYTES = 1 << 20
 MAX_NODES = 100_000
 """Of a file when every alias is replaced by what it stands for."""
 
-_PLAIN_TAG = "tag:yaml.org,2002:"
+PLAIN_TAG = "tag:yaml.org,2002:"
+"""Before the kind of a scalar, in the tags of YAML itself."""
+
 _KINDS = ("str", "int", "float", "bool", "null", "timestamp", "value", "merge", "seq", "map")
 
 
@@ -190,10 +192,10 @@ class _Reader:
     def tree(self, node: Node) -> Written:
         place = Place(node.start_mark.line + 1, self._source)
         tag = str(node.tag)
-        if not tag.startswith(_PLAIN_TAG) or tag.removeprefix(_PLAIN_TAG) not in _KINDS:
+        if not tag.startswith(PLAIN_TAG) or tag.removeprefix(PLAIN_TAG) not in _KINDS:
             self._mistakes.add(place, f"the tag {quoted(tag)} is not allowed")
         if isinstance(node, ScalarNode):
-            kind = tag.removeprefix(_PLAIN_TAG)
+            kind = tag.removeprefix(PLAIN_TAG)
             return Text.at(place, "" if kind == "null" else node.value, kind)
         if isinstance(node, MappingNode):
             return self._table(node, place)
@@ -242,6 +244,12 @@ def _plain_scalar(text: Text) -> Any:
     except ValueError:
         pass  # 0x10, 1_000, .inf: the reader of the text may know
     return str(text)
+
+
+def kind_of(text: str) -> str:
+    """What YAML takes a text without quotes for: `str`, `int`, `float`, …"""
+    tag = YAML(typ="rt", pure=True).resolver.resolve(ScalarNode, text, (True, False))
+    return str(tag).removeprefix(PLAIN_TAG)
 
 
 def place_of(root: Written, path: tuple[int | str, ...]) -> Place:

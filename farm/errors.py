@@ -34,3 +34,17 @@ class BadInput(FarmError):
 
 class CellFailed(FarmError):
     """One cell cannot be rendered; the message is the reason that stands in the index."""
+
+
+LONGEST_FOREIGN = 1000
+"""Characters that are shown of a library's message: some list every tensor of a checkpoint."""
+
+
+def described(error: BaseException) -> str:
+    """An exception in one line: the message of one of ours, and the type and message of any other."""
+    message = " ".join(str(error).split())
+    if isinstance(error, FarmError) and message:
+        return message
+    if len(message) > LONGEST_FOREIGN:
+        message = f"{message[:LONGEST_FOREIGN]}…"
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -150,12 +150,14 @@ def read_drawn(path: Path) -> tuple[int, ...]:
 
 
 def _name(tree: Table, path: Path, mistakes: Mistakes) -> str:
-    name = tree.get(Text("name")) or Text.at(Place(1, str(path)), path.stem)
+    given = tree.get(Text("name"))
+    name = given or Text.at(Place(1, str(path)), path.stem)
     if not isinstance(name, Text):
         return ""
     if not _NAME.fullmatch(name) or name.endswith(".") or _RESERVED.fullmatch(name):
-        what = f"name: {str(name)!r} cannot name a folder; letters, digits, - _ and . can, up to 100 of them"
-        mistakes.add(name.place, what)
+        what = f"{str(name)!r} cannot name a folder; letters, digits, - _ and . can, up to 100 of them"
+        hint = "" if given else "; the file is called so: write another name into it, as in `name: cats`"
+        mistakes.add(name.place, f"name: {what}{hint}")
     return str(name)
 
 
@@ -248,7 +250,8 @@ def _plugins(table: Table, known: Mapping[str, PluginInfo], mistakes: Mistakes) 
             mistakes.add(key.place, f"plugins: {str(key)!r} is not known{near}")
             continue
         try:
-            settings = info.settings_model.model_validate(plain_data(written) or {})
+            given = plain_data(written)
+            settings = info.settings_model.model_validate({} if given is None else given)
         except ValidationError as error:
             for entry in error.errors(include_url=False, include_context=False):
                 what = _plugin_complaint(info, entry["type"], entry["loc"], entry["msg"], entry["input"])
@@ -269,4 +272,6 @@ def _plugin_complaint(
         return f"plugins.{info.name} has no setting {str(path[-1])!r}{near}"
     if kind == "missing":
         return f"{where} is missing"
+    if kind in ("model_type", "dict_type"):
+        return f"{where}: {value!r} is not allowed; a mapping of settings is wanted"
     return f"{where}: {value!r} is not allowed; {message[:1].lower()}{message[1:]}"

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.representer import RoundTripRepresenter
 
-from farm.document import AFTER_FILE, Items, Mistakes, Place, Table, Text, Written, plain_data
-from farm.settings import SETTINGS, Names, Reading, Seeds, nearest, read_values
+from farm.document import AFTER_FILE, PLAIN_TAG, Items, Mistakes, Place, Table, Text, Written, kind_of
+from farm.settings import SETTINGS, Names, Number, Reading, Seeds, nearest, read_values
 
 _OTHERS = ("name", "seeds")
 
@@ -33,7 +34,12 @@ def override(tree: Table, options: Sequence[str], models: Names, mistakes: Mista
             near = nearest(name, (*SETTINGS, *_OTHERS))
             mistakes.add(place, f"{name} is not a setting{near}")
         else:
-            _put(tree, Text.at(place, name), Text.at(place, value), models)
+            _put(tree, Text.at(place, name), Text.at(place, value, _kind(name, value)), models)
+
+
+def _kind(name: str, value: str) -> str:
+    """YAML's guess where a number is wanted; elsewhere, as for a hash that is all digits, it is a text."""
+    return kind_of(value) if name == "seeds" or isinstance(SETTINGS.get(name), Number) else "str"
 
 
 def _put(tree: Table, name: Text, value: Text, models: Names) -> None:
@@ -64,6 +70,7 @@ def job_text(tree: Table, name: str, drawn: Iterable[int]) -> str:
         data["drawn_seeds"] = list(drawn)
     buffer = io.StringIO()
     yaml = YAML(typ="rt", pure=True)
+    yaml.Representer = _Representer
     yaml.width = 1 << 20
     yaml.allow_unicode = True
     yaml.dump({"name": name} | data, buffer)
@@ -79,8 +86,16 @@ def _data(written: Written) -> Any:
 
 
 def _scalar(text: Text) -> Any:
-    """A value that is written, and read back, as the same text; numbers stay without quotes if they can."""
+    """A value that is written, and read back, as the same text; numbers stay without quotes."""
+    if text.tag in ("int", "float"):
+        return text
     if text.tag in ("null", "bool"):
         return {"": None, "true": True, "false": False}.get(text, str(text))
-    number = plain_data(text)
-    return number if str(number) == text and "e" not in text else str(text)
+    return str(text)
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes a number as it was typed: `1.50` and not 1.5, which would be another text."""
+
+
+_Representer.add_representer(Text, lambda to, text: to.represent_scalar(PLAIN_TAG + text.tag, str(text)))

@@ -7,13 +7,11 @@ from typing import Any
 
 from farm.axes import Axis, AxisValue
 from farm.cell import Cell, Settings
+from farm.costs import evaluations, first_pass, first_rows, guiding_texts, rows
 from farm.errors import BadInput, Problem
 from farm.job import Job
 from farm.layout import Layout as Layout
 from farm.prompts import replaced
-from farm.sampling import SAMPLERS
-
-_COSTS = {row.name: row.evaluations for row in SAMPLERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +43,15 @@ class Plan:
 
     def evaluations(self) -> int:
         """How often a model is asked, over all pictures."""
-        return sum(map(_evaluations, self._pictures()))
+        return sum(map(evaluations, self._pictures()))
 
     def rows(self) -> int:
         """Rows that go through a UNet: an evaluation has two, or one where guidance drops the other."""
-        return (
-            sum(_evaluations(settings) * len(_texts(settings)) for settings in self._pictures())
-            - self.shared_rows()
-        )
+        return sum(map(rows, self._pictures())) - self.shared_rows()
 
     def shared_rows(self) -> int:
-        """Rows that need no computing, because a cell with the same noise and text has the same first row.
-
-        All samplers and CFG scales start from the same sigma.
-        """
-        firsts = [_first_row(settings, text) for settings in self._pictures() for text in _texts(settings)]
+        """Rows that need no computing, because a cell with the same noise and text has the same first row."""
+        firsts = [row for settings in self._pictures() for row in first_rows(settings)]
         return len(firsts) - len(set(firsts))
 
     def text_encodings(self) -> int:
@@ -68,7 +60,7 @@ class Plan:
             {
                 (settings.model, settings.precision, settings.clip_skip, text)
                 for settings in self._pictures()
-                for text in (settings.prompt, *_texts(settings))
+                for text in (settings.prompt, *guiding_texts(settings))
             }
         )
 
@@ -132,25 +124,7 @@ def _in_render_order(cells: Sequence[Cell]) -> list[Cell]:
         settings = cell.settings
         weights = (settings.model, settings.precision)
         size = (*weights, settings.width, settings.height)
-        start = (*size, settings.seed, settings.clip_skip, settings.prompt, settings.negative_prompt)
-        return rank(*weights), rank(*size), rank(*start), -_evaluations(settings), cell.number
+        start = first_pass(settings)
+        return rank(*weights), rank(*size), rank(*start), -evaluations(settings), cell.number
 
     return sorted(cells, key=order)
-
-
-def _evaluations(settings: Settings) -> int:
-    return _COSTS[settings.sampler](settings.steps)
-
-
-def _texts(settings: Settings) -> tuple[str, ...]:
-    """The texts that have a row: the prompt's weight is the scale, the negative prompt's 1 - scale."""
-    if settings.cfg_scale == 1:
-        return (settings.prompt,)
-    if settings.cfg_scale == 0:
-        return (settings.negative_prompt,)
-    return settings.prompt, settings.negative_prompt
-
-
-def _first_row(settings: Settings, text: str) -> tuple[Hashable, ...]:
-    size = (settings.width, settings.height)
-    return (settings.model, settings.precision, settings.seed, *size, settings.clip_skip, text)

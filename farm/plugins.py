@@ -16,7 +16,7 @@ import pluggy
 from pydantic import BaseModel
 
 from farm import hooks
-from farm.errors import FarmError
+from farm.errors import FarmError, described
 from farm.job import PluginInfo
 
 CHANGES_PIXELS = frozenset({"transform_image", "screen_image"})
@@ -165,12 +165,6 @@ def _loaded(source: _Source) -> Plugin | PluginError:
         return PluginError(f"plugin {source.name!r} ({source.origin}): {problem}")
     except (Exception, SystemExit) as problem:  # it is a stranger's code: whatever it raises is its fault
         return PluginError(f"plugin {source.name!r} ({source.origin}) cannot be loaded: {described(problem)}")
-
-
-def described(problem: BaseException) -> str:
-    """An exception in one line: its type and its message."""
-    message = " ".join(str(problem).split())
-    return f"{type(problem).__name__}: {message}" if message else type(problem).__name__
 
 
 def _checked(source: _Source, plugin: object, version: str) -> Plugin:

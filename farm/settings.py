@@ -87,7 +87,13 @@ class Number:
         return f"{kind} from {self.lowest} to {self.highest}{', or random' if self.random else ''}"
 
     def split(self, text: str, models: Names) -> list[str]:
-        """The items of a text."""
+        """The items of a text.
+
+        Raises:
+            BadValue: if there is nothing in it.
+        """
+        if not text.strip():
+            raise BadValue(f"no value is given; {self.allowed}")
         return split_numbers(text)
 
     def expand(self, items: Sequence[str], position: int, reading: Reading) -> list[Value]:
@@ -138,8 +144,10 @@ class Name:
         """The items of a text; a known name stays whole, commas or not.
 
         Raises:
-            BadValue: if quotes are not closed.
+            BadValue: if there is nothing in it, or quotes are not closed.
         """
+        if not text.strip():
+            raise BadValue(f"no value is given ({self.hint})")
         return [text] if _matching(text, self.known(models)) else split_names(text)
 
     def expand(self, items: Sequence[str], position: int, reading: Reading) -> list[Value]:

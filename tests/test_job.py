@@ -25,6 +25,7 @@ JOBS = Path(__file__).parent.parent / "jobs"
 class Scaling(BaseModel, extra="forbid"):
     scale: float = Field(2.0, ge=1, le=4)
     tags: list[str] = []
+    limits: dict[str, int] = {}
 
 
 class Nothing(BaseModel, extra="forbid"):
@@ -223,7 +224,7 @@ def test_plugins_get_complete_settings_in_the_order_written(load):
     job = load(HEAD + "plugins:\n  sharpness:\n  lanczos: {scale: 3, tags: ['1e5']}\n")
     assert job.plugins == (
         PluginUse("sharpness", "1", "{}", False),
-        PluginUse("lanczos", "1.2", '{"scale": 3.0, "tags": ["1e5"]}', True),
+        PluginUse("lanczos", "1.2", '{"limits": {}, "scale": 3.0, "tags": ["1e5"]}', True),
     )
 
 
@@ -280,6 +281,18 @@ def test_random_seed_with_several_seeds(load):
     assert swept(job, "seed") == [9, 10]
 
 
+def test_seeds_that_a_run_does_not_need_are_handed_on(load):
+    text = HEAD + "seed: random\n"
+    drawn = load(text).drawn
+    fixed = load(text, "seed=5", drawn=drawn)
+    assert fixed.base.seed == 5
+    Path("results.yaml").write_text(fixed.job_yaml)
+    assert read_drawn(Path("results.yaml")) == drawn
+    assert load(text, drawn=drawn).base.seed == drawn[0]
+    without = f"name: x\n{HEAD}"
+    assert load(without, drawn=drawn).job_yaml == f"{without}drawn_seeds:\n- {drawn[0]}\n"
+
+
 def test_nothing_drawn_without_a_file():
     assert read_drawn(Path("there/is/none.yaml")) == ()
 
@@ -319,6 +332,32 @@ def test_a_job_without_options_or_draws_is_kept_as_it_is(load):
     assert load(text).job_yaml == text
 
 
+@pytest.mark.parametrize(
+    ("option", "line"),
+    [
+        ("steps=3", "steps: 3"),
+        ("cfg_scale=1.50", "cfg_scale: 1.50"),
+        ("cfg_scale=.5", "cfg_scale: .5"),
+        ("steps=1e2", "steps: 1e2"),
+        ("seeds=2", "seeds: 2"),
+        ("steps=4-6", "steps: 4-6"),
+        ("model=1234567890", "model: '1234567890'"),
+        ("prompt=2023", "prompt: '2023'"),
+        ("seed=random", "seed: random"),
+    ],
+)
+def test_options_are_written_into_the_job_as_typed(load, option, line):
+    job = load(HEAD, option)
+    assert line in map(str.strip, job.job_yaml.splitlines())
+    assert load(job.job_yaml) == job
+
+
+def test_numbers_of_the_file_are_written_back_as_typed(load):
+    job = load("model: 1234567890\nprompt: 1.50\nnegative_prompt: '2'\ncfg_scale: 1.50\n", "steps=3")
+    assert "model: 1234567890\nprompt: 1.50\nnegative_prompt: '2'\ncfg_scale: 1.50\n" in job.job_yaml
+    assert load(job.job_yaml) == job
+
+
 quirky = st.one_of(
     st.sampled_from(
         ["yes", "null", "~", "1_0", "0x1F", "1e3", "- a", "a: b", "#x", "'", '"', "2020-01-01", "=", "<<"]
@@ -345,7 +384,11 @@ PLAIN = [
     ("steps: 1001", "steps: 1001 is not allowed; a whole number from 1 to 1000"),
     ("steps: 2.5", "steps: 2.5 is not allowed; a whole number from 1 to 1000"),
     ("steps: yes", "steps: 'yes' is not a number or a range; a whole number from 1 to 1000"),
-    ("steps:", "steps: '' is not a number or a range; a whole number from 1 to 1000"),
+    ("steps:", "steps: no value is given; a whole number from 1 to 1000"),
+    ("steps: ' '", "steps: no value is given; a whole number from 1 to 1000"),
+    ("sweep: {steps: }", "steps: no value is given; a whole number from 1 to 1000"),
+    ("sweep: {steps: [3, ~]}", "steps: no value is given; a whole number from 1 to 1000"),
+    ("sweep: {steps: '3,,4'}", "steps: '' is not a number or a range; a whole number from 1 to 1000"),
     ("steps: 1-3", "steps: '1-3' is several values; they belong under sweep"),
     ("steps: [1, 2]", "steps: a list is not allowed here; several values belong under sweep"),
     ("steps: {a: 1}", "steps: a mapping is not allowed here; several values belong under sweep"),
@@ -362,7 +405,7 @@ PLAIN = [
     ("sampler: Euler b",
      "sampler: 'Euler b' is not known; did you mean 'Euler a'? (farm samplers lists them)"),
     ("sampler: xyz", "sampler: 'xyz' is not known (farm samplers lists them)"),
-    ("sampler:", "sampler: '' is not known (farm samplers lists them)"),
+    ("sampler:", "sampler: no value is given (farm samplers lists them)"),
     ("samplr: Euler", "a job has no key 'samplr'; did you mean 'sampler'?"),
     ("name: ../x", "name: '../x' cannot name a folder; letters, digits, - _ and . can, up to 100 of them"),
     ("seeds: 0", "seeds: 0 is not allowed; a whole number from 1 to 10000"),
@@ -421,6 +464,12 @@ PLAIN = [
     ("plugins: {lanczos: {scale: 9}}",
      "plugins.lanczos.scale: 9 is not allowed; input should be less than or equal to 4"),
     ("plugins: {lanczos: {scal: 2}}", "plugins.lanczos has no setting 'scal'; did you mean 'scale'?"),
+    ("plugins: {lanczos: 3}", "plugins.lanczos: 3 is not allowed; a mapping of settings is wanted"),
+    ("plugins: {lanczos: false}", "plugins.lanczos: False is not allowed; a mapping of settings is wanted"),
+    ("plugins: {lanczos: ''}", "plugins.lanczos: '' is not allowed; a mapping of settings is wanted"),
+    ("plugins: {lanczos: []}", "plugins.lanczos: [] is not allowed; a mapping of settings is wanted"),
+    ("plugins: {lanczos: {limits: 3}}",
+     "plugins.lanczos.limits: 3 is not allowed; a mapping of settings is wanted"),
     ("plugins: {sharpness: {a: 2}}", "plugins.sharpness has no setting 'a'; there are none"),
     ("drawn_seeds: [x]", f"drawn_seeds: whole numbers from 0 to {MAX_SEED} are wanted"),
     ("prompt: b", "prompt: stands here again, it is in line 2 already"),
@@ -552,6 +601,19 @@ def test_names_of_jobs(load, name):
 def test_names_that_are_no_folders(mistakes, name):
     [found] = mistakes(f"name: {json.dumps(name)}\n{HEAD}")
     assert re.match(r"job\.yaml:1: name: '.*' cannot name a folder", found)
+
+
+def test_a_file_whose_name_is_no_folder_needs_a_name_inside(tmp_path):
+    path = tmp_path / "my cats (1).yaml"
+    path.write_text(HEAD)
+    with pytest.raises(BadInput) as caught:
+        load_job(path, VOCABULARY)
+    assert str(caught.value) == (
+        f"{path}:1: name: 'my cats (1)' cannot name a folder; letters, digits, - _ and . can, up to 100 of "
+        "them; the file is called so: write another name into it, as in `name: cats`"
+    )
+    path.write_text(f"{HEAD}name: cats\n")
+    assert load_job(path, VOCABULARY).name == "cats"
 
 
 @given(st.text(max_size=60))

@@ -52,3 +52,6 @@ def main() -> None:
     except FarmError as error:
         print(f"farm: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        print(f"farm: {error.filename or 'the operating system'}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)

@@ -27,4 +27,4 @@ def init(
     for name, note in FOLDERS.items():
         (folder / name).mkdir(parents=True)
         (folder / name / "README.txt").write_text(note, encoding="utf-8")
-    print(f"{folder} is ready:  cd {folder} && farm run jobs/demo.yaml")
+    print(f"{folder} is ready. There: farm run {Path('jobs') / 'demo.yaml'}")

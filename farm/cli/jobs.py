@@ -57,6 +57,7 @@ def load_plans(paths: Sequence[Path], overrides: Sequence[str], place: Place) ->
         except BadInput as error:
             problems.extend(error.problems)
             continue
+        problems += _broken_models(plan, path, place)
         if plan.name in plans:
             problems.append(Problem(str(path), f"another job of this command is called {plan.name!r} too"))
         plans[plan.name] = plan
@@ -65,10 +66,18 @@ def load_plans(paths: Sequence[Path], overrides: Sequence[str], place: Place) ->
     return list(plans.values())
 
 
+def _broken_models(plan: Plan, path: Path, place: Place) -> list[Problem]:
+    named = {cell.settings.model: place.checkpoints[cell.settings.model] for cell in plan.cells}
+    return [
+        Problem(str(path), f"model: {name!r} cannot be used; {checkpoint.path}: {checkpoint.fault}")
+        for name, checkpoint in named.items()
+        if checkpoint.fault
+    ]
+
+
 def _load(path: Path, overrides: Sequence[str], place: Place) -> Job:
+    """The seeds of before go in even if nothing is random this time, so that this run hands them on."""
     job = load_job(path, place.vocabulary, overrides)
-    if not job.drawn:
-        return job
     drawn = read_drawn(place.results / job.name / "job.yaml")
     return load_job(path, place.vocabulary, overrides, drawn) if drawn else job
 

@@ -49,7 +49,7 @@ def models(as_json: AsJson = False) -> None:
             "name": checkpoint.name,
             "hash": place.hashes.known(checkpoint.path)[:10],
             "megabytes": round(checkpoint.size / 1e6, 1),
-            "pipeline": checkpoint.pipeline,
+            "pipeline": checkpoint.pipeline or f"unreadable: {checkpoint.fault}",
             "path": str(checkpoint.path),
         }
         for checkpoint in place.checkpoints.values()

@@ -7,8 +7,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-ENOUGH_TO_GUESS = 5
-"""Cells after which the time left can be told."""
+ENOUGH_TO_GUESS = 3.0
+"""Seconds from the first cell after which the rate can be told."""
 
 LINE_EVERY = 10.0
 """Seconds between lines in a log."""
@@ -50,10 +50,11 @@ class RunProgress:
         self._failed += failed
         if self._bar and self._task is not None:
             failures = f"{self._failed} failed" if self._failed else ""
-            self._bar.update(self._task, completed=self._count, rate=f"{self._rate():.1f}/s", failed=failures)
+            self._bar.update(self._task, completed=self._count, rate=self._speed(), failed=failures)
         elif self._count == self._total or time.monotonic() - self._last_line > LINE_EVERY:
             self._last_line = time.monotonic()
-            self.say(f"{self._name}: {self._count}/{self._total} cells, {self._rate():.1f}/s{self._left()}")
+            parts = (f"{self._count}/{self._total} cells", self._speed(), self._left())
+            self.say(f"{self._name}: {', '.join(part for part in parts if part)}")
 
     def say(self, text: str) -> None:
         """A line that stays, above the bar."""
@@ -63,14 +64,20 @@ class RunProgress:
             print(text, file=sys.stderr, flush=True)
 
     def _rate(self) -> float:
-        """Cells a second since the first one came, 0 until there are two."""
-        return (self._count - 1) / max(1e-9, time.monotonic() - self._first)
+        """Cells a second since the first one came; 0 while that says nothing, since a batch comes at once."""
+        seconds = time.monotonic() - self._first
+        return (self._count - 1) / seconds if seconds > ENOUGH_TO_GUESS else 0.0
+
+    def _speed(self) -> str:
+        rate = self._rate()
+        return f"{rate:.1f}/s" if rate else ""
 
     def _left(self) -> str:
-        if self._count == self._total or self._count < ENOUGH_TO_GUESS:
+        rate = self._rate()
+        if self._count == self._total or not rate:
             return ""
-        seconds = (self._total - self._count) / self._rate()
-        return f", about {seconds:.0f} s left" if seconds < 120 else f", about {seconds / 60:.0f} min left"
+        seconds = (self._total - self._count) / rate
+        return f"about {seconds:.0f} s left" if seconds < 120 else f"about {seconds / 60:.0f} min left"
 
 
 def _bar() -> Progress:

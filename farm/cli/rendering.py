@@ -4,7 +4,7 @@ import signal
 import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,11 @@ from farm.cell import Cell, Outcome
 from farm.cli.farms import open_farm
 from farm.cli.jobs import Place
 from farm.cli.progress import RunProgress
+from farm.errors import FarmError
 from farm.plan import Plan
 from farm.results.gallery import write_gallery
 from farm.results.overview import write_overview
-from farm.results.scoring import score_stored
+from farm.results.scoring import score_stored, unscored
 from farm.results.sheet import write_sheets
 from farm.results.store import Store
 from farm.weights.catalog import hash_all
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 INDEX_EVERY = 30.0
 """Seconds after which the index is written again while a job runs."""
+
+SHEETS_SHOWN = 5
+"""Sheets whose place is printed; the others lie beside them."""
 
 REASONS_SHOWN = 20
 """Failed cells that are listed one by one at the end."""
@@ -44,13 +48,14 @@ def render_jobs(
     plans = _keyed(plans, place)
     names = {cell.settings.model for plan in plans for cell in plan.cells}
     paths = {name: place.checkpoints[name].path for name in names}
-    with _Crew(open_farm(paths, place.workspace.plugin_folders, inline, address, workers)) as crew:
-        failed = sum([_run_job(plan, place, crew) for plan in plans])
-    write_overview(place.results)
-    return failed
+    with _LateFarm(open_farm(paths, place.workspace.plugin_folders, inline, address, workers)) as farm:
+        try:
+            return sum([_run_job(plan, place, farm) for plan in plans])
+        finally:
+            write_overview(place.results)
 
 
-class _Crew:
+class _LateFarm:
     """The farm, started when the first cell is to be rendered and stopped at the end."""
 
     def __init__(self, farm: "Farm") -> None:
@@ -58,7 +63,7 @@ class _Crew:
         self._stack = ExitStack()
         self._is_up = False
 
-    def __enter__(self) -> "_Crew":
+    def __enter__(self) -> "_LateFarm":
         return self
 
     def __exit__(
@@ -81,28 +86,30 @@ def _keyed(plans: Sequence[Plan], place: Place) -> list[Plan]:
     return [plan.keyed(hashes) for plan in plans]
 
 
-def _run_job(plan: Plan, place: Place, crew: _Crew) -> int:
+def _run_job(plan: Plan, place: Place, farm: _LateFarm) -> int:
     with Store(place.results / plan.name, plan) as store:
         store.write_job()
         left = plan.without(store.done())
         _say(_opening(plan, left))
         started = time.monotonic()
         try:
-            _render(left, store, crew)
+            _render(left, store, farm)
             unscored = _score(plan, store, place)
         except KeyboardInterrupt:
-            store.write_index()
+            with suppress(FarmError):  # what was committed is in the journal
+                store.write_index()
             _say(f"{plan.name}: interrupted; {_kept(store, plan)}; the same command goes on from there")
             raise typer.Exit(130) from None
         except BaseException:
-            store.write_index()
+            with suppress(FarmError):  # the first cause is what must be told
+                store.write_index()
             raise
         return unscored + _close(plan, store, len(left.cells), time.monotonic() - started)
 
 
-def _render(left: Plan, store: Store, crew: _Crew) -> None:
+def _render(left: Plan, store: Store, farm: _LateFarm) -> None:
     indexed = time.monotonic()
-    with RunProgress(left.name, len(left.cells)) as progress, closing(crew.render(left.cells)) as events:
+    with RunProgress(left.name, len(left.cells)) as progress, closing(farm.render(left.cells)) as events:
         for event in events:
             if not isinstance(event, Outcome):
                 progress.say(f"{left.name}: {event.worker}: {event.text}")
@@ -117,7 +124,7 @@ def _render(left: Plan, store: Store, crew: _Crew) -> None:
 
 def _score(plan: Plan, store: Store, place: Place) -> int:
     """Adds scores that were asked for after the pictures were made; returns how many could not be."""
-    outcomes = list(score_stored(plan, store, place.workspace.plugin_folders))
+    outcomes = list(score_stored(unscored(plan, store), store, place.workspace.plugin_folders))
     failures = [(cell, reason) for cell, reason in outcomes if reason]
     if outcomes:
         _say(f"{plan.name}: {len(outcomes) - len(failures)} pictures that were there already are scored")
@@ -126,7 +133,7 @@ def _score(plan: Plan, store: Store, place: Place) -> int:
     return len(failures)
 
 
-def _close(plan: Plan, store: Store, rendered: int, seconds: float) -> int:
+def _close(plan: Plan, store: Store, tried: int, seconds: float) -> int:
     store.write_index()
     records = store.records()
     sheets = write_sheets(plan, records, store.folder)
@@ -136,11 +143,13 @@ def _close(plan: Plan, store: Store, rendered: int, seconds: float) -> int:
         _say(f"{plan.name}: cell {cell.number} ({_where(plan, cell)}) failed: {records[cell.key].error}")
     if len(failures) > REASONS_SHOWN:
         _say(f"{plan.name}: {len(failures) - REASONS_SHOWN} more failed; index.csv says why")
-    rate = f", {rendered / seconds:.1f} a second" if rendered else ""
-    _say(f"{plan.name}: {rendered} rendered in {seconds:.1f} s{rate}; {len(failures)} failed")
-    print(f"sheets: {', '.join(str(sheet) for sheet in sheets)}")
-    print(f"index:  {store.folder / 'index.csv'}")
-    print(f"page:   {page}")
+    _say(f"{plan.name}: {tried - len(failures)} rendered, {len(failures)} failed, in {seconds:.1f} s")
+    for sheet in sheets[:SHEETS_SHOWN]:
+        print(f"sheet: {sheet}")
+    if len(sheets) > SHEETS_SHOWN:
+        print(f"       and {len(sheets) - SHEETS_SHOWN} more beside it")
+    print(f"index: {store.folder / 'index.csv'}")
+    print(f"page:  {page}")
     return len(failures)
 
 

@@ -8,28 +8,39 @@ import typer
 
 from farm.cli.jobs import load_plans, look_around
 from farm.cli.plan import JobFiles, Overrides
+from farm.errors import BadInput, Problem
 
 
 def run(
     jobs: JobFiles,
     overrides: Overrides = None,
     results: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where results go.", show_default="results")
+        Path | None,
+        typer.Option(metavar="DIR", help="Where results go; ./results if not given.", show_default=False),
     ] = None,
     inline: Annotated[bool, typer.Option("--inline", help="Render in this process, without Ray.")] = False,
     address: Annotated[
         str | None,
         typer.Option(
-            envvar="RAY_ADDRESS",
-            help="Join this Ray cluster; else one is started here.",
+            metavar="HOST:PORT",
+            help="Join this Ray cluster (also: the variable RAY_ADDRESS); else one is started here.",
             show_default=False,
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Workers to start.", show_default="one per GPU, or per CPU core")
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Workers to start; one on each GPU, or else on each CPU core, if not given.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Render jobs; what is there already is kept, and the same command goes on where it stopped."""
+    if inline and (address or workers):
+        option = "--address" if address else "--workers"
+        raise BadInput([Problem(option, "goes with Ray; --inline renders in this process alone")])
     place = look_around(results)
     plans = load_plans(jobs, overrides or [], place)
     # Here, since `farm --help` and `farm plan` must not wait for what rendering loads.

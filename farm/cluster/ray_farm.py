@@ -22,8 +22,7 @@ from farm.cell import Cell
 from farm.cluster.coordinator import Event, render
 from farm.cluster.crew import USUAL, Patience, Reply
 from farm.cluster.worker import Report, Worker
-from farm.errors import FarmError
-from farm.plugins import described
+from farm.errors import FarmError, described
 
 RENDERER = "farm.render.renderer:Renderer"
 """Imported by name and in the workers only, so that the process that leads them never loads torch."""

@@ -1,11 +1,10 @@
 """Cells as tasks: each picture once, with what it costs and what it shares."""
 
 from collections.abc import Iterable
-from functools import cache
 
 from farm.cell import Cell
 from farm.cluster.backlog import Task
-from farm.sampling import find_sampler
+from farm.costs import first_pass, rows
 
 CellTask = Task[tuple[Cell, ...]]
 """A picture to render; its payload is every cell that it serves, and the first is the one rendered."""
@@ -35,23 +34,15 @@ def task_key(cell: Cell) -> tuple[object, ...]:
 def cost(cell: Cell) -> float:
     """Rows of the network that the cell takes, times pixels: what its time is roughly proportional to."""
     settings = cell.settings
-    rows = 1 if settings.cfg_scale == 1 else 2
-    return float(_evaluations(settings.sampler, settings.steps) * rows * settings.width * settings.height)
-
-
-@cache
-def _evaluations(sampler: str, steps: int) -> int:
-    row = find_sampler(sampler)
-    return row.evaluations(steps) if row else steps
+    return float(rows(settings) * settings.width * settings.height)
 
 
 def _task(cells: tuple[Cell, ...]) -> CellTask:
     settings = cells[0].settings
-    group = (settings.prompt, settings.negative_prompt, settings.seed, settings.width, settings.height)
     return Task(
         key=task_key(cells[0]),
         payload=cells,
         weights=cells[0].model_hash or settings.model,
-        group=(*group, settings.clip_skip),
+        group=first_pass(settings),
         cost=cost(cells[0]),
     )

@@ -13,8 +13,7 @@ import PIL.Image
 
 from farm.cell import Cell, Outcome, PluginUse
 from farm.chain import Chain
-from farm.errors import CellFailed
-from farm.plugins import described
+from farm.errors import CellFailed, described
 from farm.results.infotext import png_bytes
 
 FINISHING_THREADS = 2

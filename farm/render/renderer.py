@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from farm.cell import Cell
-from farm.errors import CellFailed
+from farm.errors import CellFailed, described
 from farm.render.capacity import Capacity
 from farm.render.engine import Engine, Finished
 from farm.render.recipes import text_to_image, weights_of
@@ -93,16 +93,8 @@ class Renderer:
         if (weights := weights_of(cell.settings)) not in self._in_use():
             self._runner.done_with(weights)
         if finished.error is not None:
-            return Rendered(cell, None, reason(finished.error), finished.seconds)
+            return Rendered(cell, None, described(finished.error), finished.seconds)
         return Rendered(cell, Image.fromarray(finished.result.numpy()), "", finished.seconds)
-
-
-def reason(error: Exception) -> str:
-    """Why a cell failed, in one line."""
-    text = " ".join(str(error).split())
-    if isinstance(error, CellFailed):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _load(checkpoints: Mapping[str, Path], name: str, device: torch.device, dtype: torch.dtype) -> Networks:

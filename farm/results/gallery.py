@@ -13,6 +13,7 @@ from typing import Any
 
 from farm.cell import SETTING_NAMES, Cell
 from farm.plan import Plan
+from farm.results.columns import columns_of
 from farm.results.index import INDEX
 from farm.results.infotext import infotext
 from farm.results.journal import Record
@@ -97,7 +98,7 @@ def _entry(cell: Cell, record: Record | None, own: list[str]) -> dict[str, Any]:
         }
         entry["columns"] = {
             name: value if not isinstance(value, float) or math.isfinite(value) else str(value)
-            for name, value in record.columns.items()
+            for name, value in columns_of(cell, record).items()
         }
     return entry
 

@@ -4,13 +4,16 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 
 from farm.cell import SETTING_NAMES, Cell, Scalar
 from farm.plan import Plan
+from farm.results.columns import columns_of
 from farm.results.journal import Record
 from farm.results.whole import whole_file
+from farm.results.writing import shown
 
 INDEX = "index.csv"
 _OUTCOME = ("seconds", "worker", "error")
@@ -23,7 +26,8 @@ def write_index(plan: Plan, records: Mapping[str, Record], folder: Path) -> Path
     """Write `index.csv` whole: cell, the axes, status, file, every setting, …, the plugins' columns.
 
     A cell without a record stands there as `pending`. Where an axis is a setting, its column stands among the
-    axes only. Text goes through `neutral`.
+    axes only. Text goes through `neutral`, numbers through `shown`, and the plugins' columns are those of
+    `columns_of`.
 
     Args:
         plan: the whole plan, with final keys.
@@ -34,13 +38,16 @@ def write_index(plan: Plan, records: Mapping[str, Record], folder: Path) -> Path
         FarmError: the file cannot be written; on Windows, another program may hold it open.
     """
     path = folder / INDEX
-    extras = _plugin_columns(plan, records)
+    columns = {cell.key: columns_of(cell, records.get(cell.key)) for cell in plan.cells}
+    extras = tuple(dict.fromkeys(name for named in columns.values() for name in named))
     with whole_file(path) as binary:
         text = io.TextIOWrapper(binary, encoding="utf-8", errors="backslashreplace", newline="")
         table = csv.writer(text)
-        table.writerow(neutral(name) for name in _header(plan, extras))
+        table.writerow(_written(name) for name in _header(plan, extras))
         for cell in sorted(plan.cells, key=attrgetter("number")):
-            table.writerow(neutral(value) for value in _row(plan, cell, records.get(cell.key), extras))
+            found = (columns[cell.key].get(name, "") for name in extras)
+            row = chain(_row(plan, cell, records.get(cell.key)), found)
+            table.writerow(_written(value) for value in row)
         text.detach()
     return path
 
@@ -62,13 +69,8 @@ def restored(text: str) -> str:
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
-def _plugin_columns(plan: Plan, records: Mapping[str, Record]) -> tuple[str, ...]:
-    names: dict[str, None] = {}
-    for cell in plan.cells:
-        record = records.get(cell.key)
-        if record is not None and record.columns:
-            names.update(dict.fromkeys(record.columns))
-    return tuple(names)
+def _written(value: Scalar) -> str:
+    return shown(neutral(value))
 
 
 def _header(plan: Plan, extras: Sequence[str]) -> Iterator[str]:
@@ -89,7 +91,7 @@ def _remaining_settings(plan: Plan) -> list[str]:
     return [name for name in SETTING_NAMES if name not in axes]
 
 
-def _row(plan: Plan, cell: Cell, record: Record | None, extras: Sequence[str]) -> Iterator[Scalar]:
+def _row(plan: Plan, cell: Cell, record: Record | None) -> Iterator[Scalar]:
     yield cell.number
     for axis, index in zip(plan.axes, cell.coordinates):
         swept = axis.name in SETTING_NAMES
@@ -100,4 +102,3 @@ def _row(plan: Plan, cell: Cell, record: Record | None, extras: Sequence[str]) -
         yield getattr(cell.settings, name)
     yield cell.model_hash
     yield from (record.seconds, record.worker, record.error) if record else ("", "", "")
-    yield from (record.columns.get(name, "") if record else "" for name in extras)

@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 import farm
 from farm.cell import Cell, PluginUse, Scalar, Settings
 from farm.errors import FarmError
+from farm.results.writing import shown
 
 INFOTEXT_CHUNK = "parameters"
 """The PNG text chunk in which A1111 and everything around it looks for infotext."""
@@ -51,11 +52,6 @@ def _parameters(cell: Cell) -> dict[str, Scalar | None]:
         "Model": settings.model.replace(",", "").replace(":", "") or None,
         "Clip skip": settings.clip_skip if settings.clip_skip > 1 else None,
     }
-
-
-def shown(value: Scalar) -> str:
-    """A setting's value as people write it: 7 rather than 7.0."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _quoted(value: Scalar) -> str:

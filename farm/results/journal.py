@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from farm.cell import Scalar
 from farm.errors import FarmError
 from farm.results.whole import sync_folder, synced
@@ -46,6 +48,9 @@ class Record:
     attempts: int = 1
     columns: Mapping[str, Scalar] = field(default_factory=dict)
     scores: Sequence[str] = ()
+
+
+_RECORDS = TypeAdapter(Record)
 
 
 class Journal:
@@ -88,8 +93,9 @@ class Journal:
 def read_journal(path: Path) -> dict[str, Record]:
     """The last record of each key.
 
-    Lines that are not whole (the last one, after a crash; damaged ones, after a power cut) count as if they
-    had never been written: their cells are rendered again.
+    Lines that are not whole (the last one, after a crash; damaged ones, after a power cut) or not of a
+    record's types count as if they had never been written: their cells are rendered again. Keys that a
+    newer farm has added are left out.
 
     Args:
         path: of the journal; need not exist.
@@ -114,15 +120,16 @@ def _record(line: bytes) -> Record | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        return Record(**json.loads(line))
-    except (TypeError, ValueError):
+        return _RECORDS.validate_json(line, strict=True)
+    except ValidationError:
         return None
 
 
 def _line(record: Record) -> bytes:
     entry = {name: getattr(record, name) for name in Record.__slots__}
     entry["columns"] = dict(record.columns)
-    return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+    text = json.dumps(entry, separators=(",", ":"), ensure_ascii=False)
+    return text.encode(errors="replace") + b"\n"  # half a surrogate pair could be written, but not read again
 
 
 def _whole_length(file: BinaryIO) -> int:

@@ -126,10 +126,12 @@ def _set(text: str, width: int, size: int, *, breaking: bool) -> Block:
 
 def _wrapped(text: str, width: int, size: int, breaking: bool) -> Iterator[str]:
     line, extent, space = "", 0, text_width(" ", size)
+    one_font = text.isascii()  # else a word may be set in another font once it stands beside others
     for word in text.split():
-        longer = extent + space + text_width(word, size)
+        whole = f"{line} {word}"
+        longer = extent + space + text_width(word, size) if one_font else text_width(whole, size)
         if line and longer <= width:
-            line, extent = f"{line} {word}", longer
+            line, extent = whole, longer
             continue
         if line:
             yield line

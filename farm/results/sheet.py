@@ -7,13 +7,13 @@ from PIL import Image, ImageDraw
 
 from farm.plan import Plan
 from farm.results.grid import Frame, Heading, frames
-from farm.results.infotext import shown
 from farm.results.journal import Record
 from farm.results.lettering import draw
 from farm.results.names import slug
 from farm.results.pages import Page, pages, shared_settings, sides
 from farm.results.tiles import Size, picture_size, tile
 from farm.results.whole import whole_file
+from farm.results.writing import shown
 
 SHEETS = "sheets"
 _STEM = "sheet"

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from farm.cell import Cell, Outcome, Scalar
 from farm.errors import FarmError
 from farm.plan import Plan
+from farm.results.columns import columns_of
 from farm.results.index import write_index
 from farm.results.journal import JOURNAL, Journal, Record, read_journal
 from farm.results.names import picture_name
@@ -114,11 +115,15 @@ class Store:
     def add_scores(self, cell: Cell, columns: Mapping[str, Scalar]) -> None:
         """Keep scores of a picture that is there already; the cell's scores are complete with them.
 
+        Args:
+            cell: whose picture it is.
+            columns: of all scores that the cell asks for and the picture lacked.
+
         Raises:
             FarmError: the disk is full, or gone.
         """
         known = self._records[cell.key]
-        record = replace(known, columns={**known.columns, **columns}, scores=_scores(cell))
+        record = replace(known, columns={**columns_of(cell, known), **columns}, scores=_scores(cell))
         self._journal.append(record)
         self._records[cell.key] = record
 

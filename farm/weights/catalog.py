@@ -10,7 +10,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from farm.errors import FarmError
+from farm.errors import FarmError, described
 
 CHECKPOINT_FOLDER = "Stable-diffusion"
 """A1111's name for the folder of checkpoints."""
@@ -29,25 +29,30 @@ class Checkpoint:
     Attributes:
         name: its path below the checkpoint folder, with `/`.
         path: a diffusers folder.
-        pipeline: the class in its `model_index.json`.
+        pipeline: the class in its `model_index.json`; empty if that cannot be read.
         size: of its files, in bytes.
+        fault: one line, why it cannot be used; empty if nothing is wrong.
     """
 
     name: str
     path: Path
     pipeline: str
     size: int
+    fault: str = ""
 
 
 def find_checkpoints(model_folders: Sequence[Path]) -> dict[str, Checkpoint]:
-    """Every diffusers folder below `Stable-diffusion/` of the model folders, by name; earlier folders win."""
+    """Every diffusers folder below `Stable-diffusion/` of the model folders, by name; earlier folders win.
+
+    A broken one is found too, with its fault: it is nobody's concern who does not name it.
+    """
     found: dict[str, Checkpoint] = {}
     for folder in model_folders:
         root = folder / CHECKPOINT_FOLDER
         for path in _diffusers_folders(root):
-            name = path.relative_to(root).as_posix()
+            name = path.relative_to(root).as_posix() if path != root else root.name
             if name not in found:
-                found[name] = _read_checkpoint(name, path / INDEX)
+                found[name] = _read_checkpoint(name, path)
     return found
 
 
@@ -63,15 +68,30 @@ def _diffusers_folders(root: Path) -> Iterator[Path]:
         seen.add(os.path.realpath(name))
 
 
-def _read_checkpoint(name: str, index: Path) -> Checkpoint:
+def _read_checkpoint(name: str, folder: Path) -> Checkpoint:
+    pipeline = fault = ""
     try:
-        pipeline = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
-    except KeyError as error:
-        raise FarmError(f"{index}: not a diffusers model_index.json: it names no _class_name") from error
-    except (OSError, ValueError, TypeError) as error:
-        raise FarmError(f"{index}: not a diffusers model_index.json: {error}") from error
-    size = sum(file.stat().st_size for file in content_files(index.parent))
-    return Checkpoint(name=name, path=index.parent, pipeline=str(pipeline), size=size)
+        pipeline = pipeline_of(folder)
+    except FarmError as error:
+        fault = str(error)
+    size = sum(file.stat().st_size for file in content_files(folder))
+    return Checkpoint(name=name, path=folder, pipeline=pipeline, size=size, fault=fault)
+
+
+def pipeline_of(folder: Path) -> str:
+    """The class of pipeline that a diffusers folder says it is.
+
+    Raises:
+        FarmError: if its `model_index.json` cannot be read or does not say.
+    """
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise FarmError(f"{INDEX} cannot be read: {described(error)}") from error
+    pipeline = index.get("_class_name") if isinstance(index, dict) else None
+    if not isinstance(pipeline, str) or not pipeline:
+        raise FarmError(f"{INDEX} is not that of a diffusers folder: it names no _class_name")
+    return pipeline
 
 
 def content_files(folder: Path) -> list[Path]:

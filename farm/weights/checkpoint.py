@@ -14,7 +14,8 @@ import transformers
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from farm.errors import CellFailed
+from farm.errors import CellFailed, described
+from farm.weights.catalog import pipeline_of
 
 PIPELINES = ("StableDiffusionPipeline",)
 
@@ -51,7 +52,7 @@ def load_checkpoint(folder: Path, device: torch.device, dtype: torch.dtype) -> N
     except (CellFailed, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # whatever the libraries raise about files that are missing, torn or foreign
-        raise CellFailed(f"checkpoint {folder} cannot be loaded: {_first_line(error)}") from error
+        raise CellFailed(f"checkpoint {folder} cannot be loaded: {described(error)}") from error
 
 
 def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Networks:
@@ -86,7 +87,7 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def _check_pipeline(folder: Path) -> None:
-    pipeline = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"]
+    pipeline = pipeline_of(folder)
     if pipeline not in PIPELINES:
         allowed = ", ".join(PIPELINES)
         raise CellFailed(f"checkpoint {folder} is a {pipeline}, which is not supported; {allowed} is")
@@ -106,7 +107,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -40,6 +40,21 @@ def test_models_lists_what_lies_there(farm):
     assert 1 < row["megabytes"] < 12
 
 
+def test_a_broken_model_concerns_only_who_names_it(farm, workspace):
+    broken = workspace / "models" / "Stable-diffusion" / "broken"
+    broken.mkdir()
+    (broken / "model_index.json").write_text("{")
+    rows = {row["name"]: row["pipeline"] for row in json.loads(farm("models", "--json").out)}
+    assert rows["tiny-cats"] == "StableDiffusionPipeline"
+    assert rows["broken"].startswith("unreadable: model_index.json cannot be read: JSONDecodeError: ")
+    assert farm("check", "small.yaml").code == 0
+    for command in ("plan", "check", "run"):
+        said = farm(command, "small.yaml", "--set", "model=broken")
+        assert said.code == 2
+        assert said.err.startswith(f"small.yaml: model: 'broken' cannot be used; {broken}: model_index.json ")
+        assert len(said.err.splitlines()) == 1
+
+
 def test_schema_is_written_for_editors(farm, workspace):
     assert json.loads(farm("schema").out) == json.loads(json.dumps(job_schema()))
     farm("schema", "-o", workspace / "schema.json")
@@ -71,3 +86,15 @@ def test_a_job_that_is_not_there(farm):
     said = farm("plan", "nowhere.yaml")
     assert said.code == 2
     assert said.err.startswith("nowhere.yaml")
+
+
+def test_options_that_exclude_each_other_are_bad_input(farm):
+    said = farm("run", "small.yaml", "--inline", "--workers", "2")
+    assert said.code == 2
+    assert said.err == "--workers: goes with Ray; --inline renders in this process alone\n"
+
+
+def test_what_the_system_refuses_is_one_line(farm, workspace):
+    said = farm("init", "small.yaml/studio")
+    assert said.code == 1
+    assert said.err.startswith("farm: ") and said.err.count("\n") == 1 and "Traceback" not in said.err

@@ -155,3 +155,13 @@ def test_workers_on_ray_render_the_same_pictures(farm, workspace):
         ours = np.asarray(Image.open(workspace / "results" / "small" / file)).astype(int)
         theirs = np.asarray(Image.open(workspace / "inline" / "small" / file)).astype(int)
         assert abs(ours - theirs).max() <= 2
+
+
+def test_a_drawn_seed_outlives_a_run_that_does_not_need_it(farm, workspace):
+    (workspace / "small.yaml").write_text(JOB.replace("seed: 7", "seed: random"))
+    farm("run", "small.yaml", "--inline")
+    [drawn] = set(index(workspace).seed)
+    assert "4 to render" in farm("run", "small.yaml", "--inline", "--set", "seed=5").err
+    assert set(index(workspace).seed) == {5}
+    assert "4 are there already, 0 to render" in farm("run", "small.yaml", "--inline").err
+    assert set(index(workspace).seed) == {drawn}

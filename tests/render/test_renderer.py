@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,8 @@ import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
 
 from farm.cell import Cell, Settings
-from farm.render.renderer import Rendered, Renderer, reason
+from farm.render.renderer import Rendered, Renderer
+from farm.sampling import SAMPLERS
 from farm.weights.checkpoint import Networks
 from tests.render.rendering import LEVELS, Counting, apart, render
 
@@ -41,6 +43,21 @@ def test_a_mixed_batch_gives_what_each_cell_gives_alone_in_any_order(networks: N
     assert max(map(apart, backwards, alone)) <= LEVELS
     assert min(apart(one, other) for one, other in zip(alone, [alone[2], *alone[:2]])) > 20
     assert [picture.shape for picture in alone[2:4]] == [(64, 64, 3), (64, 96, 3)]
+
+
+@pytest.mark.slow
+def test_every_picture_of_a_mixed_job_is_what_it_is_alone(tiny_model: Path) -> None:
+    axes = product([row.name for row in SAMPLERS], (1.0, 6.0), (3, 5), (64, 96))
+    job = [
+        replace(BASE, sampler=sampler, cfg_scale=scale, steps=steps, width=size, height=size)
+        for sampler, scale, steps, size in axes
+    ]
+    assert len(job) == len(set(job)) == 12 * 2 * 2 * 2
+    together = {one.cell.settings: one for one in finish(Renderer({"m": tiny_model}, "cpu"), job)}
+    for settings in reversed(job):
+        [alone] = finish(Renderer({"m": tiny_model}, "cpu"), [settings])
+        assert alone.image is not None and together[settings].image is not None, alone.error
+        assert apart(np.asarray(alone.image), np.asarray(together[settings].image)) <= LEVELS, settings
 
 
 def test_the_same_again_is_the_same_to_the_bit(tiny_model: Path) -> None:
@@ -134,14 +151,3 @@ def test_clip_skip_2_is_what_diffusers_calls_1(networks: Networks, pipeline: Sta
     unguided = replace(BASE, sampler="Euler", cfg_scale=1.0)
     skipping, not_skipping = render([replace(unguided, clip_skip=2), unguided], Counting(networks))
     assert apart(skipping, np.asarray(theirs)) <= LEVELS < apart(skipping, not_skipping)
-
-
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (RuntimeError("first\n  second"), "RuntimeError: first second"),
-        (MemoryError(), "MemoryError"),
-    ],
-)
-def test_reasons_are_one_line(error: Exception, line: str) -> None:
-    assert reason(error) == line

@@ -3,14 +3,24 @@ from itertools import product
 from PIL import Image
 
 from farm.axes import Axis, AxisValue
-from farm.cell import SETTING_NAMES, Cell, Outcome, Settings
+from farm.cell import SETTING_NAMES, Cell, Outcome, PluginUse, Settings
 from farm.plan import Layout, Plan
 from farm.results.infotext import png_bytes
 
 HASH = "5be3f4a6" * 8
 
 
-def make_plan(axes=None, layout=None, name="cats", skip=lambda cell: False, **settings):
+def score(name, version="1", settings="{}"):
+    """The use of a plugin that only scores."""
+    return PluginUse(name, version, settings, touches_pixels=False)
+
+
+def screen(name, version="1", settings="{}"):
+    """The use of a plugin that touches pixels."""
+    return PluginUse(name, version, settings, touches_pixels=True)
+
+
+def make_plan(axes=None, layout=None, name="cats", skip=lambda cell: False, plugins=(), **settings):
     """A plan over {axis: titles or values}; an axis named like a setting sets it."""
     axes = axes or {}
     base = {"model": "tiny-cats", "prompt": "portrait of beautiful cat", "width": 64, "height": 64} | settings
@@ -20,7 +30,7 @@ def make_plan(axes=None, layout=None, name="cats", skip=lambda cell: False, **se
         swept = {}
         for axis, index in zip(built, coordinates):
             swept |= axis.values[index].settings
-        cell = Cell(len(cells) + 1, coordinates, Settings(**base | swept)).keyed(HASH)
+        cell = Cell(len(cells) + 1, coordinates, Settings(**base | swept), tuple(plugins)).keyed(HASH)
         if not skip(cell):
             cells.append(cell)
     return Plan(name, built, layout or Layout(), tuple(cells), "name: cats\n")

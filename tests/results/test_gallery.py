@@ -1,6 +1,8 @@
+import csv
 import json
 import os
 import re
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -12,7 +14,7 @@ from farm.results.overview import write_overview
 from farm.results.sheet import write_sheets
 from farm.results.store import Store
 from tests.browser import find_browser
-from tests.results.samples import done, failed, make_plan
+from tests.results.samples import done, failed, make_plan, score
 
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\"><!--<script>"
 ARGUMENTS = [
@@ -75,6 +77,7 @@ def demo(tmp_path):
         {"sampler": ["Euler a", "Heun", "LMS"], "cfg_scale": [1, 7], "steps": [5, 20]},
         Layout("cfg_scale", "sampler", pages=("steps",)),
         skip=lambda cell: cell.coordinates == (1, 0, 1),
+        plugins=[score("sharpness")],
     )
     return plan, build(tmp_path / "cats", plan, some_fail)
 
@@ -123,8 +126,9 @@ def test_hostile_text_stays_text(tmp_path, field):
         {HOSTILE if field == "axis" else "mood": [HOSTILE if field == "title" else "calm"]},
         prompt=HOSTILE if field == "prompt" else "a cat",
         name=HOSTILE if field == "name" else "cats",
+        plugins=[score("look")],
     )
-    columns = {HOSTILE: HOSTILE} if field == "column" else {}
+    columns = {f"look.{HOSTILE}": HOSTILE} if field == "column" else {}
     path = build(
         tmp_path / "cats", plan,
         lambda cell: failed(cell, HOSTILE) if field == "error" else done(cell, columns=columns),
@@ -135,7 +139,11 @@ def test_hostile_text_stays_text(tmp_path, field):
 
 
 def test_numbers_that_json_lacks_are_data_too(tmp_path):
-    path = build(tmp_path, make_plan(), lambda cell: done(cell, columns={"score": float("nan")}))
+    path = build(
+        tmp_path,
+        make_plan(plugins=[score("score")]),
+        lambda cell: done(cell, columns={"score": float("nan")}),
+    )
     data = json.loads(Data(path.read_text(encoding="utf-8")).data, parse_constant=pytest.fail)
     assert data["cells"][0]["columns"] == {"score": "nan"}
 
@@ -153,6 +161,35 @@ def test_the_overview_lists_every_job(tmp_path):
     assert "1 done, 1 failed, 1 pending" in text and "3 done" in text
     assert "second &lt;b&gt;&amp;" in text and "<b>" not in text and "no job" not in text
     assert text.count("<img") == 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfes\0t\0", b'status\n"' + b"x" * 10_000_001, None],
+    ids=["utf-16", "endless", "folder"],
+)
+def test_a_neighbour_that_cannot_be_read_is_listed_without_its_counts(tmp_path, content):
+    build(tmp_path / "ours", make_plan())
+    theirs = tmp_path / "theirs" / "index.csv"
+    theirs.parent.mkdir()
+    theirs.mkdir() if content is None else theirs.write_bytes(content)
+    text = write_overview(tmp_path).read_text(encoding="utf-8")
+    assert "1 done" in text and "<strong>theirs</strong><br><br>" in text
+
+
+def test_a_job_with_a_very_long_prompt_is_counted_and_other_readers_keep_their_limit(tmp_path):
+    limit = csv.field_size_limit()
+    build(tmp_path / "long", make_plan(prompt="cat " * 50_000), lambda cell: None)
+    assert "1 pending" in write_overview(tmp_path).read_text(encoding="utf-8")
+    assert csv.field_size_limit() == limit
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text there")
+def test_a_job_in_a_folder_whose_name_is_no_text_is_linked(tmp_path):
+    os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")
+    build(tmp_path / "good", make_plan())
+    (tmp_path / "good" / "index.csv").rename(tmp_path / os.fsdecode(b"caf\xe9") / "index.csv")
+    assert 'href="caf%E9/index.html"' in write_overview(tmp_path).read_text(encoding="utf-8")
 
 
 def test_an_overview_of_nothing(tmp_path):
@@ -284,18 +321,24 @@ def test_a_lost_picture_says_so(browser, tmp_path):
 
 @pytest.mark.slow
 def test_hostile_text_does_nothing_in_a_browser(page, tmp_path):
-    plan = make_plan({HOSTILE: ["x"], "prompt": [HOSTILE, "calm"]}, Layout("prompt", HOSTILE), name=HOSTILE)
+    plan = make_plan(
+        {HOSTILE: ["x"], "prompt": [HOSTILE, "calm"]},
+        Layout("prompt", HOSTILE),
+        name=HOSTILE,
+        plugins=[score("look")],
+    )
+    columns = {f"look.{HOSTILE}": HOSTILE}
     path = build(
         tmp_path,
         plan,
-        lambda cell: failed(cell, HOSTILE) if cell.number == 1 else done(cell, columns={HOSTILE: HOSTILE}),
+        lambda cell: failed(cell, HOSTILE) if cell.number == 1 else done(cell, columns=columns),
     )
     open_page(page, path)
     page.click("[data-number='1']")
     page.keyboard.press("ArrowRight")
     assert page.title() == HOSTILE and page.locator("#name").inner_text() == HOSTILE
     assert page.locator("script").count() == 2 and page.locator("img").count() == 2
-    assert fact(page, HOSTILE) == HOSTILE
+    assert fact(page, f"look.{HOSTILE}") == HOSTILE
 
 
 @pytest.mark.slow

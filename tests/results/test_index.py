@@ -10,13 +10,14 @@ from farm.axes import Axis, AxisValue
 from farm.cell import SETTING_NAMES
 from farm.results.index import neutral, restored, write_index
 from farm.results.journal import Record
-from tests.results.samples import HASH, make_plan
+from tests.results.samples import HASH, make_plan, score
+
+SCORES = [score(name) for name in ("sharpness", "error", "steps", "score", "flagged")]
 
 
 def record(cell, **entries):
-    return Record(
-        **{"key": cell.key, "number": cell.number, "status": "done", "file": "images/a.png"} | entries
-    )
+    known = {"key": cell.key, "number": cell.number, "status": "done", "file": "images/a.png"}
+    return Record(**known | {"scores": [use.identity for use in cell.plugins]} | entries)
 
 
 def read(path, **options):
@@ -24,7 +25,9 @@ def read(path, **options):
 
 
 def test_one_row_for_each_cell_of_the_whole_plan(tmp_path):
-    plan = make_plan({"cfg_scale": [1, 5.5], "mood": ["calm", "wild"]}, negative_prompt="nudity")
+    plan = make_plan(
+        {"cfg_scale": [1, 5.5], "mood": ["calm", "wild"]}, negative_prompt="nudity", plugins=SCORES
+    )
     one, two, *_ = plan.cells
     records = {
         one.key: record(one, seconds=0.5, worker="w1", columns={"sharpness": 0.25}),
@@ -51,7 +54,7 @@ def test_rows_stand_in_the_order_people_see_whatever_the_render_order(tmp_path):
 
 
 def test_no_column_stands_twice(tmp_path):
-    plan = make_plan({"status": ["a"], "cell": ["b"], "steps": [3], "sharpness": ["c"]})
+    plan = make_plan({"status": ["a"], "cell": ["b"], "steps": [3], "sharpness": ["c"]}, plugins=SCORES)
     cell = plan.cells[0]
     records = {cell.key: record(cell, columns={"error": "x", "steps": 1, "sharpness": 2.0})}
     with write_index(plan, records, tmp_path).open(encoding="utf-8", newline="") as file:
@@ -95,7 +98,7 @@ def test_any_text_survives_the_table(tmp_path):
 
 
 def test_numbers_keep_their_type(tmp_path):
-    plan = make_plan({"cfg_scale": [-1.5, 7]}, seed=2**53 + 1)
+    plan = make_plan({"cfg_scale": [-1.5, 7]}, seed=2**53 + 1, plugins=SCORES)
     records = {cell.key: record(cell, columns={"score": -0.5, "flagged": True}) for cell in plan.cells}
     table = pd.read_csv(write_index(plan, records, tmp_path))
     assert list(table.cfg_scale) == [-1.5, 7.0]
@@ -108,6 +111,25 @@ def test_an_axis_named_like_a_setting_shows_the_setting(tmp_path):
     axis = Axis("prompt", (AxisValue("the cat", {"prompt": "a cat"}),))
     table = read(write_index(replace(plan, axes=(axis,)), {}, tmp_path))
     assert table.prompt[0] == "a cat"
+
+
+def test_numbers_stand_there_as_people_write_them(tmp_path):
+    plan = make_plan({"cfg_scale": [7.0, 7.5]}, plugins=SCORES)
+    scores = {"score": 3.0, "score.tiny": 1e-7, "score.huge": 1e300}
+    records = {cell.key: record(cell, seconds=2.0, columns=scores) for cell in plan.cells}
+    path = write_index(plan, records, tmp_path)
+    with path.open(encoding="utf-8", newline="") as file:
+        first, second = csv.DictReader(file)
+    assert (first["cfg_scale"], second["cfg_scale"], first["seconds"]) == ("7", "7.5", "2")
+    assert {name: first[name] for name in scores} == {
+        "score": "3",
+        "score.tiny": "1e-07",
+        "score.huge": "1e+300",
+    }
+    table = pd.read_csv(path)
+    assert list(table.cfg_scale) == [7.0, 7.5]
+    for name, value in scores.items():
+        assert list(table[name]) == [value] * 2 and table[name].dtype.kind in "if"
 
 
 @pytest.mark.slow

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
@@ -10,6 +10,7 @@ from farm.results.lettering import SMALLEST, draw, fit, fit_all, line_height, re
 @given(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=120), st.integers(40, 300), st.integers(9, 36)
 )
+@example("0000\U00010000 Ð", 40, 9)
 def test_a_block_is_as_wide_as_it_may_be_and_holds_all_its_text(text, width, size):
     block = fit(text, width, size)
     assert block.width <= width and SMALLEST <= block.size <= size

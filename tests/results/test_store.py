@@ -2,12 +2,17 @@ import csv
 import json
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from PIL import Image
 
 from farm.errors import FarmError
 from farm.results.infotext import read_cell
+from farm.results.journal import Journal, Record, read_journal
 from farm.results.store import Store, read_records
 from tests.results.samples import done, failed, make_plan
 
@@ -98,6 +103,53 @@ def test_a_torn_line_costs_its_own_cell_only(plan, folder, torn, ended):
         store.write(done(second))
     assert set(read_records(folder)) == {first.key, second.key}
     assert all(line.endswith(b"\n") for line in lines(folder))
+
+
+WHOLE = {"key": "x", "number": 1, "status": "done", "file": "images/a.png", "size": 4}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"size": "a"}, {"size": "4"}, {"size": None}, {"size": 4.5}, {"size": True}, {"number": "1"},
+        {"key": 1}, {"status": "gone"}, {"file": 1}, {"error": None}, {"seconds": "fast"}, {"attempts": []},
+        {"columns": []}, {"columns": {"a": None}}, {"columns": {"a": [1]}}, {"scores": "a"}, {"scores": [1]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_line_of_wrong_types_counts_as_never_written(plan, folder, wrong):
+    (folder / "images").mkdir(parents=True)
+    (folder / "images" / "a.png").write_bytes(b"half")
+    good = {"key": "y", "more": {"of": "a newer farm"}}
+    for entry in (WHOLE, WHOLE | good, WHOLE | wrong):
+        with (folder / "journal.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+    assert set(read_records(folder)) == {"x", "y"}
+    Store(folder, plan).close()
+
+
+@given(
+    st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"])),
+        st.text(st.characters(exclude_categories=["Cs"])) | st.integers() | st.floats() | st.booleans(),
+    )
+)
+@example({"a": True, "b": 1, "c": 1.0, "d": "1", "e": "true", "f": -0.0, "g": 2**64, "h": 1e22})
+def test_columns_are_read_as_they_were(columns):
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "journal.jsonl"
+        journal = Journal(path)
+        journal.append(Record("x", 1, "done", columns=columns))
+        journal.close()
+        assert repr(read_journal(path)["x"].columns) == repr(columns)
+
+
+def test_text_that_no_file_can_hold_does_not_cost_its_line(plan, folder):
+    """Half a surrogate pair, as Python makes of names of files that are no text."""
+    cell = plan.cells[0]
+    with Store(folder, plan) as store:
+        store.write(done(cell, columns={"nsfw": "caf\udce9"}))
+    assert read_records(folder)[cell.key].columns == {"nsfw": "caf?"}
 
 
 def test_any_cut_through_the_journal_leaves_the_lines_before_it(plan, folder):

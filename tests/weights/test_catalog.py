@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from farm.errors import FarmError
 from farm.weights.catalog import Hashes, find_checkpoints, hash_all
 
 
@@ -38,14 +37,36 @@ def test_earlier_folders_win(tmp_path: Path) -> None:
     assert {name: own in one.path.parents for name, one in found.items()} == {"cats": True, "dogs": False}
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null", b"\xff\xfe"], ids=repr)
-def test_a_broken_index_is_named_in_one_line(content: str | bytes, tmp_path: Path) -> None:
-    index = make(tmp_path, "cats") / "model_index.json"
-    index.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(FarmError) as error:
-        find_checkpoints([tmp_path])
-    assert str(error.value).startswith(f"{index}: not a diffusers model_index.json: ")
-    assert "\n" not in str(error.value)
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "cannot be read: JSONDecodeError: "),
+        (b"{", "cannot be read: JSONDecodeError: "),
+        (b"\xff\xfe", "cannot be read: UnicodeDecodeError: "),
+        (b"[" * 100_000, "cannot be read: RecursionError: "),
+        (b"[]", "is not that of a diffusers folder: it names no _class_name"),
+        (b"{}", "is not that of a diffusers folder: it names no _class_name"),
+        (b"null", "is not that of a diffusers folder: it names no _class_name"),
+        (b'{"_class_name": [1]}', "is not that of a diffusers folder: it names no _class_name"),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_a_broken_checkpoint_has_its_fault_and_hides_no_other(
+    content: bytes, fault: str, tmp_path: Path
+) -> None:
+    make(tmp_path, "cats"), make(tmp_path, "dogs")
+    (tmp_path / "Stable-diffusion" / "cats" / "model_index.json").write_bytes(content)
+    found = find_checkpoints([tmp_path])
+    assert list(found) == ["cats", "dogs"]
+    assert found["cats"].fault.startswith(f"model_index.json {fault}")
+    assert "\n" not in found["cats"].fault and found["cats"].pipeline == ""
+    assert found["dogs"].fault == "" and found["dogs"].pipeline == "StableDiffusionPipeline"
+
+
+def test_a_checkpoint_right_in_the_folder_is_named_by_it(tmp_path: Path) -> None:
+    folder = make(tmp_path, ".")
+    [(name, found)] = find_checkpoints([tmp_path]).items()
+    assert name == found.name == "Stable-diffusion" and found.path == folder
 
 
 def test_equal_content_has_equal_hashes_wherever_it_lies(tmp_path: Path) -> None:
