@@ -94,7 +94,7 @@ def _run_job(plan: Plan, place: Place, farm: _LateFarm) -> int:
         started = time.monotonic()
         try:
             _render(left, store, farm)
-            unscored = _score(plan, store, place)
+            scoreless = _score(plan, store, place)
         except KeyboardInterrupt:
             with suppress(FarmError):  # what was committed is in the journal
                 store.write_index()
@@ -104,7 +104,7 @@ def _run_job(plan: Plan, place: Place, farm: _LateFarm) -> int:
             with suppress(FarmError):  # the first cause is what must be told
                 store.write_index()
             raise
-        return unscored + _close(plan, store, len(left.cells), time.monotonic() - started)
+        return scoreless + _close(plan, store, len(left.cells), time.monotonic() - started)
 
 
 def _render(left: Plan, store: Store, farm: _LateFarm) -> None:

@@ -1,0 +1,1 @@
+"""Trains the demonstration model: a small latent diffusion model that draws cartoon cats."""
