@@ -100,7 +100,8 @@ def _calls(cells: Sequence[Cell], batched: bool) -> list[list[Cell]]:
 
 def _scheduler(pipeline: Any, sampler: str) -> Any:
     name, options = SCHEDULERS[sampler.removesuffix(" Karras")]
-    karras = {"use_karras_sigmas": True} if sampler.endswith(" Karras") else {}
+    # Said both ways: the configuration is that of the scheduler before.
+    karras = {"use_karras_sigmas": sampler.endswith(" Karras")}
     return getattr(diffusers, name).from_config(
         pipeline.scheduler.config, timestep_spacing="linspace", **options, **karras
     )

@@ -164,7 +164,6 @@ def test_finished_stage_is_not_trained_again(toy: Workshop) -> None:
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-@pytest.mark.skipif(not SHIPPED.exists(), reason="the model is not in this checkout")
 def test_shipped_model_is_small_and_draws_offline() -> None:
     assert sum(folder_sizes(SHIPPED).values()) <= MOST_BYTES
     pipeline = StableDiffusionPipeline.from_pretrained(SHIPPED, local_files_only=True)
@@ -180,7 +179,6 @@ def _paint(pipeline: StableDiffusionPipeline, prompt: str) -> np.ndarray:
     return np.asarray(image.images[0]).astype(float)
 
 
-@pytest.mark.skipif(not SHIPPED_CLIP.exists(), reason="the model is not in this checkout")
 def test_shipped_clip_tells_cats_apart() -> None:
     from transformers import CLIPTokenizer
 

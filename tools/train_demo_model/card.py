@@ -50,8 +50,8 @@ Trained from scratch by `tools/train_demo_model` on drawn portraits and captions
     pictures, texts = clip["pictures_find_texts"], clip["texts_find_pictures"]
     seen = ", ".join(f"{name} {clip[f'seen_{name}']:.2f}" for name in (*ATTRIBUTES, "focus"))
     return f"""{text}
-Among {RETRIEVAL_COUNT} held-out pairs a picture finds its text first in {pictures:.0%} of cases, a text its picture in
-{texts:.0%}. Read from the picture's embedding by a linear head, share right:
+Among {RETRIEVAL_COUNT} held-out pairs a picture finds its text first in {pictures:.0%} of cases,
+a text its picture in {texts:.0%}. Read from the picture's embedding by a linear head, share right:
 {seen}.
 """
 
