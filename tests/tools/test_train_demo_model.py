@@ -8,7 +8,7 @@ import torch
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from diffusers import StableDiffusionPipeline  # noqa: E402  # offline before the first import
+from diffusers import DDIMScheduler, StableDiffusionPipeline  # noqa: E402  # offline before the first import
 from transformers import CLIPModel  # noqa: E402
 
 from tools.train_demo_model.attributes import LEVELS, Cat, sample_cat, with_wrong_words  # noqa: E402
@@ -171,6 +171,14 @@ def test_shipped_model_is_small_and_draws_offline() -> None:
     pictures = [_paint(pipeline, f"a cat on a {ground} background") for ground in ("red", "blue")]
     corner = [picture[:12, :12].mean((0, 1)) for picture in pictures]
     assert corner[0][0] > corner[0][2] and corner[1][2] > corner[1][0]
+
+
+def test_shipped_model_follows_its_prompt_with_ddim_too() -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(SHIPPED, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    corner = _paint(pipeline, "a cat on a red background")[:12, :12].mean((0, 1))
+    assert corner[0] > corner[2]
 
 
 def _paint(pipeline: StableDiffusionPipeline, prompt: str) -> np.ndarray:

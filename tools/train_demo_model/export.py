@@ -17,6 +17,13 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 from .clip import IMAGE_MEAN, IMAGE_STD
 from .unet import NOISE_SCHEDULE
 
+OTHER_SCHEDULERS: dict[str, object] = {
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+}
+"""What Stable Diffusion 1.x folders say to DDIM and PNDM, whose own defaults are for models of pixels."""
+
 TOKENIZER_FILES = ("vocab.json", "merges.txt")
 
 
@@ -64,7 +71,9 @@ def export_model(pipeline: StableDiffusionPipeline, tokenizer_folder: Path, fold
             module.half()
         pipeline.save_pretrained(place, safe_serialization=True)
         _complete_tokenizer(tokenizer_folder, place / "tokenizer")
-        _load_in_full_precision(place / "text_encoder" / "config.json")
+        # Otherwise transformers loads float16 where diffusers loads float32, and the parts do not fit.
+        _amend(place / "text_encoder" / "config.json", {"dtype": "float32"})
+        _amend(place / "scheduler" / "scheduler_config.json", OTHER_SCHEDULERS)
         (place / "README.md").write_text(card)
 
     replace_folder(folder, write)
@@ -82,13 +91,10 @@ def export_clip(clip: CLIPModel, tokenizer_folder: Path, folder: Path, card: str
     replace_folder(folder, write)
 
 
-def _load_in_full_precision(config: Path) -> None:
-    """Make transformers load the half-precision file as float32, which diffusers does with its own parts.
-
-    Otherwise a plain `from_pretrained` gives a pipeline whose parts do not fit together.
-    """
-    settings = json.loads(config.read_text(encoding="utf-8")) | {"dtype": "float32"}
-    config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+def _amend(config: Path, settings: dict[str, object]) -> None:
+    """Set entries of a JSON file."""
+    content = json.loads(config.read_text(encoding="utf-8")) | settings
+    config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _complete_tokenizer(source: Path, place: Path) -> None:
