@@ -12,7 +12,7 @@ demo: .venv/installed
 test: .venv/installed-dev browser checks
 	$(BIN)/python -m pytest
 
-# What takes two minutes: everything but real clusters, browsers and fresh environments.
+# What takes two minutes once mypy has its cache: all but real clusters, browsers and fresh environments.
 quick: .venv/installed-dev checks
 	$(BIN)/python -m pytest -m "not slow"
 
@@ -29,12 +29,14 @@ browser: .venv/installed-dev
 		$(BIN)/playwright install --with-deps chromium; fi
 
 .venv/installed: pyproject.toml constraints.txt
+	@echo "installing into .venv: a minute or two"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) --editable .
 	@touch $@
 
 # k-diffusion defines what the samplers' names mean; its own requirements (training, metrics) are not needed.
 .venv/installed-dev: pyproject.toml constraints.txt
+	@echo "installing into .venv: a minute or two"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps k-diffusion torchdiffeq

@@ -74,6 +74,7 @@ class _LateFarm:
     def render(self, cells: Sequence[Cell]) -> Generator["Event"]:
         """The farm's events for these cells; nothing is started for none."""
         if cells and not self._is_up:
+            _say("starting the workers")
             self._stack.enter_context(self._farm)
             self._is_up = True
         if cells:

@@ -1,6 +1,7 @@
 """Sets what Ray reads from the environment when it is imported; what somebody has set before stays."""
 
 import os
+import sys
 from pathlib import Path
 
 _WANTED = {
@@ -18,6 +19,6 @@ def _has_token() -> bool:
 
 for _name, _value in _WANTED.items():
     os.environ.setdefault(_name, _value)
-if _has_token():
+if _has_token() and "ray" not in sys.modules:  # a Ray that is imported already has made up its mind
     # `ray start` asks for it as soon as there is one, but who joins by an address sends none by default.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
