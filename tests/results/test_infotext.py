@@ -60,6 +60,9 @@ def test_another_reader_finds_every_setting(tmp_path, prompt, negative):
         seed=3805052747, clip_skip=2,
     )  # fmt: skip
     assert_settings_read_back(read_back(tmp_path, wanted), wanted.settings)
+    metadata = ParserManager().parse(tmp_path / "picture.png").metadata
+    assert metadata["Size"] == f"{wanted.settings.width}x{wanted.settings.height}"
+    assert metadata["Clip skip"] == "2"
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=200).filter(
