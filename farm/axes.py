@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from decimal import Context, Decimal, Inexact
 from fractions import Fraction
 
-from farm.cell import Scalar
+from farm.cell import SettingValue
 
 MAX_VALUES = 10_000
 """Of one axis."""
@@ -37,7 +37,7 @@ class AxisValue:
     """
 
     title: str
-    settings: Mapping[str, Scalar] = field(default_factory=dict)
+    settings: Mapping[str, SettingValue] = field(default_factory=dict)
     replaces: tuple[tuple[str, str], ...] = ()
 
 
@@ -93,6 +93,20 @@ def split_names(text: str) -> list[str]:
     except csv.Error as error:
         raise BadValue(f"{quoted(text)} has quotes that do not match: {error}") from error
     return [name.strip() for name in row or [""]]
+
+
+def split_calls(text: str) -> list[str]:
+    """The names in a text, as `split_names`, where commas inside parentheses belong to a name.
+
+    Raises:
+        BadValue: if quotes are not closed.
+    """
+    hidden = re.sub(r"\([^()]*\)", lambda call: call[0].translate(_HIDING), text)
+    return [name.translate(_SHOWING) for name in split_names(hidden)]
+
+
+_HIDING = str.maketrans(',"', "\0\1")  # no text of a job contains these: YAML forbids them
+_SHOWING = str.maketrans("\0\1", ',"')
 
 
 def expand_item(items: Sequence[str], position: int, truncate: bool = False) -> list[Fraction]:

@@ -3,13 +3,16 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Literal
 
 RENDER_VERSION = 1
 """Raised when our own pixels change, so that pictures of an older version are not taken for ours."""
 
 Scalar = str | int | float | bool
+
+SettingValue = Scalar | None
+"""None is what `automatic` stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,7 @@ class Settings:
         model: the checkpoint's name in the catalog.
         prompt: the text as it is encoded, after search-and-replace.
         negative_prompt: the text of the unconditional row.
-        sampler: canonical name, a row of `farm.sampling`.
+        sampler: name of a row of `farm.sampling`, without a schedule.
         steps: sampling steps.
         cfg_scale: classifier-free guidance scale; at 1 no unconditional row is computed.
         seed: of the cell's own noise.
@@ -28,6 +31,27 @@ class Settings:
         height: in pixels, a multiple of 8.
         clip_skip: 1 takes the text encoder's last layer, n the n-th from the end.
         precision: of the networks; `auto` is fp16 on a GPU and fp32 on a CPU.
+        schedule: of the sigmas, a row of `farm.sampling`; `automatic` is the sampler's own.
+        sigma_min: the smallest sigma of the schedule; None is the model's.
+        sigma_max: the largest sigma of the schedule; None is the model's.
+        rho: of the Karras schedule.
+        discard_next_to_last_sigma: whether one step more is scheduled and its sigma dropped; None is as A1111
+            does for the sampler.
+        eta: how much noise a sampler adds; None is A1111's value for the sampler.
+        s_churn: how much noise is added before each step, over all steps.
+        s_tmin: the smallest sigma at which noise is added.
+        s_tmax: the largest sigma at which noise is added; None is without limit.
+        s_noise: factor of the noise that is added.
+        guidance_rescale: how far guidance keeps the standard deviation of the conditional output, 0 to 1.
+        negative_guidance_minimum_sigma: below it, every second evaluation leaves out the unconditional row.
+        zero_terminal_snr: whether the training noise levels are rescaled to end in pure noise; None is as the
+            checkpoint says.
+        variation_seed: of the noise that is mixed in.
+        variation_strength: how much of it is mixed in, 0 to 1.
+        eta_noise_seed_delta: added to the seed for the noise that samplers draw; at 0 the seed's own goes on.
+        seed_resize_from_width: in pixels; noise of a picture of this size becomes the middle; 0 is off.
+        seed_resize_from_height: in pixels; as the width.
+        rng: what makes the noise: `cpu` (PyTorch on a CPU) or `nv` (PyTorch on an NVIDIA card, emulated).
     """
 
     model: str
@@ -41,9 +65,33 @@ class Settings:
     height: int = 512
     clip_skip: int = 1
     precision: str = "auto"
+    schedule: str = "automatic"
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    rho: float = 7.0
+    discard_next_to_last_sigma: bool | None = None
+    eta: float | None = None
+    s_churn: float = 0.0
+    s_tmin: float = 0.0
+    s_tmax: float | None = None
+    s_noise: float = 1.0
+    guidance_rescale: float = 0.0
+    negative_guidance_minimum_sigma: float = 0.0
+    zero_terminal_snr: bool | None = None
+    variation_seed: int = 0
+    variation_strength: float = 0.0
+    eta_noise_seed_delta: int = 0
+    seed_resize_from_width: int = 0
+    seed_resize_from_height: int = 0
+    rng: str = "cpu"
 
 
 SETTING_NAMES = tuple(entry.name for entry in fields(Settings))
+
+DEFAULTS: Mapping[str, SettingValue] = {
+    entry.name: entry.default for entry in fields(Settings) if entry.default is not MISSING
+}
+"""Of the settings that need not be given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +127,7 @@ class Cell:
         plugins: in the order of the job file.
         model_hash: SHA-256 of the checkpoint's content in hex; empty until hashed.
         key: names the pixels; empty until `keyed`.
+        evaluations: of the model, about; 0 if nobody counted them.
     """
 
     number: int
@@ -87,6 +136,7 @@ class Cell:
     plugins: tuple[PluginUse, ...] = ()
     model_hash: str = ""
     key: str = ""
+    evaluations: int = 0
 
     def keyed(self, model_hash: str) -> "Cell":
         """This cell with the hash of its weights and, from that, its key."""
@@ -96,16 +146,22 @@ class Cell:
 def content_key(settings: Settings, plugins: tuple[PluginUse, ...], model_hash: str) -> str:
     """128 bits in hex over what changes a picture's pixels, and nothing else.
 
-    The model counts by its content, not by its name; plugins count if they touch pixels.
+    The model counts by its content, not by its name; plugins count if they touch pixels. Settings that have
+    their defaults do not count, so that a setting that is added later leaves all keys as they are; hence a
+    default never changes unless `RENDER_VERSION` is raised.
     """
     content = {
         "render_version": RENDER_VERSION,
-        "settings": {name: value for name, value in asdict(settings).items() if name != "model"},
+        "settings": {name: value for name, value in asdict(settings).items() if _counts(name, value)},
         "model_hash": model_hash,
         "plugins": [use.identity for use in plugins if use.touches_pixels],
     }
     canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def _counts(name: str, value: SettingValue) -> bool:
+    return name != "model" and (name not in DEFAULTS or value != DEFAULTS[name])
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,12 @@ from typing import Any
 import PIL.Image
 from pydantic import BaseModel, ValidationError
 
+from farm.additions import BadRow, extended
 from farm.cell import Cell, PluginUse, Scalar
 from farm.errors import CellFailed, described
 from farm.hooks import Unavailable, Verdict
 from farm.plugins import Plugin, PluginError, Plugins, find_plugins
+from farm.sampling import BUILT_IN, Samplers
 
 PASSED = "passed"
 """What stands in a screening plugin's column when it did not object."""
@@ -73,12 +75,26 @@ class Chain:
             folders: where plugin files lie, as in `Workspace.plugin_folders`.
         """
         self._steps: tuple[_Step, ...] = ()
+        self._samplers = BUILT_IN
         self._fault = ""
         try:
             plugins = find_plugins(folders) if uses else Plugins({})
             self._steps = tuple(_step(use, plugins) for use in uses)
-        except PluginError as problem:
+            for info in (step.plugin.info for step in self._steps):
+                self._samplers = extended(self._samplers, info.samplers, info.schedules)
+        except (PluginError, BadRow) as problem:
             self._fault = str(problem)
+
+    @property
+    def samplers(self) -> Samplers:
+        """The samplers and schedules that cells with these plugins can name.
+
+        Raises:
+            CellFailed: a plugin cannot be loaded here, or is another version.
+        """
+        if self._fault:
+            raise CellFailed(self._fault)
+        return self._samplers
 
     def finish(self, image: PIL.Image.Image, cell: Cell) -> Finished:
         """Transform in the job file's order, then screen, then score what has become of the picture.

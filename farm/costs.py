@@ -3,18 +3,43 @@
 from collections.abc import Hashable
 
 from farm.cell import Settings
-from farm.sampling import SAMPLERS
-
-_EVALUATIONS = {row.name: row.evaluations for row in SAMPLERS}
+from farm.sampling import AUTOMATIC, BUILT_IN, Sampler, Samplers, Schedule
 
 
-def evaluations(settings: Settings) -> int:
+def evaluations(settings: Settings, samplers: Samplers = BUILT_IN) -> int:
     """How often the model is asked.
 
+    Args:
+        settings: resolved.
+        samplers: that there are.
+
     Raises:
-        KeyError: the sampler is not a canonical name of `farm.sampling`.
+        KeyError: there is no such sampler or schedule.
     """
-    return _EVALUATIONS[settings.sampler](settings.steps)
+    row = samplers[settings.sampler]
+    schedule = schedule_of(row, settings.schedule, samplers)
+    return evaluations_at(settings.steps, row, schedule, settings.discard_next_to_last_sigma)
+
+
+def schedule_of(row: Sampler, asked: str, samplers: Samplers) -> Schedule:
+    """The one that is meant, whatever else was asked for where there is no choice."""
+    free = row.takes_schedules and asked != AUTOMATIC
+    return samplers.schedules[asked if free else row.schedule]
+
+
+def evaluations_at(steps: int, row: Sampler, schedule: Schedule, discard: bool | None = None) -> int:
+    """How often the model is asked by a sampler that makes so many steps of a schedule.
+
+    Args:
+        steps: as asked; some schedules make more of them.
+        row: of the sampler.
+        schedule: that it walks down.
+        discard: as `Settings.discard_next_to_last_sigma`.
+    """
+    if not row.takes_schedules:
+        return row.evaluations(steps)
+    discarded = row.discards_next_to_last_sigma if discard is None else discard
+    return row.evaluations(schedule.steps(steps + discarded) - discarded)
 
 
 def guiding_texts(settings: Settings) -> tuple[str, ...]:
@@ -26,22 +51,37 @@ def guiding_texts(settings: Settings) -> tuple[str, ...]:
     return settings.prompt, settings.negative_prompt
 
 
-def rows(settings: Settings) -> int:
+def rows(settings: Settings, samplers: Samplers = BUILT_IN) -> int:
     """Rows that go through the UNet if nothing is shared: at each evaluation, one for each text."""
-    return evaluations(settings) * len(guiding_texts(settings))
+    return evaluations(settings, samplers) * len(guiding_texts(settings))
 
 
 def first_pass(settings: Settings) -> tuple[Hashable, ...]:
-    """Equal for pictures that can share their first pass, whatever their samplers and CFG scales."""
-    return (*_start(settings), settings.prompt, settings.negative_prompt)
+    """Equal for pictures that may share their first pass, whatever their samplers and CFG scales."""
+    return (*_noise(settings), settings.prompt, settings.negative_prompt)
 
 
-def first_rows(settings: Settings) -> list[tuple[Hashable, ...]]:
+def first_rows(settings: Settings, samplers: Samplers = BUILT_IN) -> list[tuple[Hashable, ...]]:
     """Names each row of the first pass; equal rows are computed once."""
-    return [(*_start(settings), text) for text in guiding_texts(settings)]
+    start = (*_noise(settings), *_start(settings, samplers))
+    return [(*start, text) for text in guiding_texts(settings)]
 
 
-def _start(settings: Settings) -> tuple[Hashable, ...]:
-    """The networks and the noise; all samplers start from the same sigma."""
+def _noise(settings: Settings) -> tuple[Hashable, ...]:
+    """The networks and the noise."""
     size = (settings.width, settings.height)
-    return (settings.model, settings.precision, *size, settings.seed, settings.clip_skip)
+    resize = (settings.seed_resize_from_width, settings.seed_resize_from_height)
+    variation = (settings.variation_seed, settings.variation_strength)
+    noise = (settings.seed, *size, *variation, *resize, settings.rng)
+    return (settings.model, settings.precision, settings.clip_skip, *noise)
+
+
+def _start(settings: Settings, samplers: Samplers) -> tuple[Hashable, ...]:
+    """The first sigma, and how the latents are scaled there."""
+    row = samplers[settings.sampler]
+    sigma = (settings.sigma_max, settings.zero_terminal_snr)
+    if row.algorithm == "diffusers" or settings.s_churn > 0:  # its first question is its own
+        return (settings,)
+    if schedule_of(row, settings.schedule, samplers).starts_at_sigma_max:
+        return (*sigma, row.starts_at_unit_variance)
+    return (*sigma, row.starts_at_unit_variance, settings.schedule, settings.steps)

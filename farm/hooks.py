@@ -9,6 +9,7 @@ data, never the engine or the plugin manager.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -17,11 +18,27 @@ from pydantic import BaseModel, ConfigDict
 
 from farm.cell import Cell, Settings
 from farm.errors import FarmError
+from farm.questions import Denoise, Draw, NoiseSource
+from farm.sampling import Sampler, Schedule
 
 if TYPE_CHECKING:  # jobs are planned without Pillow
     import PIL.Image
 
-__all__ = ["PROJECT", "Cell", "PluginSettings", "Settings", "Unavailable", "Verdict", "hookimpl", "hookspec"]
+__all__ = [
+    "PROJECT",
+    "Cell",
+    "Denoise",
+    "Draw",
+    "NoiseSource",
+    "PluginSettings",
+    "Sampler",
+    "Schedule",
+    "Settings",
+    "Unavailable",
+    "Verdict",
+    "hookimpl",
+    "hookspec",
+]
 
 PROJECT = "farm"
 """The name of the pluggy project and of the entry point group."""
@@ -87,3 +104,13 @@ def screen_image(image: PIL.Image.Image, cell: Cell, settings: PluginSettings) -
 @hookspec(firstresult=True)
 def score_image(image: PIL.Image.Image, cell: Cell, settings: PluginSettings) -> dict[str, float]:
     """Give finite numbers about the final picture, each by the name of its column in the index."""
+
+
+@hookspec(firstresult=True)
+def samplers() -> Sequence[Sampler]:
+    """Give samplers that jobs with this plugin can name, each with an algorithm of the plugin's own."""
+
+
+@hookspec(firstresult=True)
+def schedules() -> Sequence[Schedule]:
+    """Give noise schedules that jobs with this plugin can name, each with a function of the plugin's own."""

@@ -1,17 +1,14 @@
 """A job file, read and checked: what is wanted, before it is multiplied out."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
 from farm.axes import Axis, AxisValue
-from farm.cell import PluginUse, Settings
+from farm.cell import DEFAULTS, PluginUse, SettingValue
 from farm.document import (
     AFTER_FILE,
     Mistakes,
@@ -19,17 +16,18 @@ from farm.document import (
     Table,
     Text,
     place_of,
-    plain_data,
     read_table,
     read_text,
 )
-from farm.errors import FarmError
-from farm.jobfile import DEFAULTS, check_shape, job_schema, list_at, table_at
+from farm.jobfile import check_shape, job_schema, list_at, table_at
+from farm.kinds import Names, Reading, Seeds
 from farm.layout import Layout, read_layout
 from farm.overrides import job_text, override
-from farm.settings import MAX_SEED, SETTINGS, Names, Reading, Seeds, nearest, read_value
+from farm.sampling import BUILT_IN, Samplers
+from farm.settings import MAX_SEED, NEEDED, SETTINGS, read_value
 from farm.skip import Skip, read_skips
 from farm.sweep import Swept, check_axes, read_sweep, settings_of
+from farm.uses import PluginInfo, read_plugins
 
 __all__ = ["MAX_CELLS", "Job", "PluginInfo", "Vocabulary", "job_schema", "load_job", "read_drawn"]
 
@@ -41,33 +39,18 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?|index\.html", re.I
 
 
 @dataclass(frozen=True, slots=True)
-class PluginInfo:
-    """What a job needs to know of a plugin.
-
-    Attributes:
-        name: as job files write it.
-        version: of the plugin; part of a picture's key if it touches pixels.
-        touches_pixels: whether it transforms or screens pictures.
-        settings_model: reads its settings.
-    """
-
-    name: str
-    version: str
-    touches_pixels: bool
-    settings_model: type[BaseModel]
-
-
-@dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The names that a job can use, beside those of `farm.sampling`.
+    """The names that a job can use.
 
     Attributes:
         models: canonical names of checkpoints, each with the other names it answers to.
         plugins: by name.
+        samplers: and schedules, without those of plugins.
     """
 
     models: Names
     plugins: Mapping[str, PluginInfo]
+    samplers: Samplers = BUILT_IN
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +59,7 @@ class Job:
 
     Attributes:
         name: of the job, and of its folder under results/.
-        base: the settings that hold where no axis sets them.
+        base: the settings that hold where no axis sets them, by the names of `farm.settings.SETTINGS`.
         axes: in the order of the file.
         skips: rules that drop combinations.
         layout: of the sheet.
@@ -84,16 +67,20 @@ class Job:
         drawn: the random seeds, in the order in which they were drawn.
         job_yaml: a job file that gives the same cells: the file as it is, unless options, the job's name or
             drawn seeds have to be written in.
+        samplers: that it can name: the built-in ones and those of its plugins.
+        places: where the settings that are given stand, by name.
     """
 
     name: str
-    base: Settings
+    base: Mapping[str, SettingValue]
     axes: tuple[Axis, ...]
     skips: tuple[Skip, ...]
     layout: Layout
     plugins: tuple[PluginUse, ...]
     drawn: tuple[int, ...]
     job_yaml: str
+    samplers: Samplers = BUILT_IN
+    places: Mapping[str, Place] = field(default_factory=dict, compare=False)
 
 
 def load_job(
@@ -116,23 +103,25 @@ def load_job(
     mistakes = Mistakes()
     text = read_text(path)
     tree = read_table(text, path, mistakes)
-    override(tree, overrides, vocabulary.models, mistakes)
+    named = table_at(tree, "plugins")
+    plugins, samplers = read_plugins(named, vocabulary.plugins, vocabulary.samplers, mistakes)
+    override(tree, overrides, Reading(vocabulary.models, Seeds(), mistakes, samplers))
     check_shape(tree, mistakes)
     written_seeds = _drawn_seeds(tree, mistakes)
-    reading = Reading(vocabulary.models, Seeds(drawn or written_seeds), mistakes)
+    reading = Reading(vocabulary.models, Seeds(drawn or written_seeds), mistakes, samplers)
     name = _name(tree, path, mistakes)
     base = _base(tree, reading)
     swept = _axes(tree, base, reading)
     axes = tuple(entry.axis for entry in swept)
+    places = _places(tree, swept)
     _check_base(tree, base, axes, mistakes)
+    _check_alternatives(places, mistakes)
     skips = read_skips(list_at(tree, "skip"), axes, reading)
     layout = read_layout(table_at(tree, "sheet"), axes, reading)
-    plugins = _plugins(table_at(tree, "plugins"), vocabulary.plugins, mistakes)
     mistakes.raise_any()
     if overrides or "name" not in tree or reading.seeds.drawn != written_seeds:
         text = job_text(tree, name, reading.seeds.drawn)
-    settings = Settings(**{"model": "", "prompt": ""} | base)
-    return Job(name, settings, axes, skips, layout, plugins, reading.seeds.drawn, text)
+    return Job(name, base, axes, skips, layout, plugins, reading.seeds.drawn, text, samplers, places)
 
 
 def read_drawn(path: Path) -> tuple[int, ...]:
@@ -225,7 +214,8 @@ def _check_base(tree: Table, base: Mapping[str, Any], axes: Sequence[Axis], mist
     for name in SETTINGS:
         setter = next((axis for axis in axes if name in settings_of(axis)), None)
         given = next((value for key, value in tree.items() if key == name), None)
-        if given is None and name not in base and not (setter and _sets_always(setter, name)):
+        needed = name in NEEDED and name not in base
+        if needed and given is None and not (setter and _sets_always(setter, name)):
             mistakes.add(tree.place, f"{name} is missing")
         starts_the_axis = name == "seed" and Text("seeds") in tree
         if setter and isinstance(given, Text) and given.place.line >= AFTER_FILE and not starts_the_axis:
@@ -233,45 +223,17 @@ def _check_base(tree: Table, base: Mapping[str, Any], axes: Sequence[Axis], mist
             mistakes.add(given.place, what)
 
 
+def _places(tree: Table, swept: Sequence[Swept]) -> dict[str, Place]:
+    """Where each setting that is given stands: on its axis, or else at the top."""
+    top = {str(key): key.place for key in tree if key in SETTINGS}
+    return top | {name: entry.place for entry in swept for name in settings_of(entry.axis)}
+
+
+def _check_alternatives(places: Mapping[str, Place], mistakes: Mistakes) -> None:
+    if "steps" in places and "evaluations" in places:
+        place, other = places["evaluations"], places["steps"]
+        mistakes.add(place, f"evaluations: stands in place of steps, which are given too ({other})")
+
+
 def _sets_always(axis: Axis, name: str) -> bool:
     return all(name in value.settings for value in axis.values)
-
-
-def _plugins(table: Table, known: Mapping[str, PluginInfo], mistakes: Mistakes) -> tuple[PluginUse, ...]:
-    uses: list[PluginUse] = []
-    for key, written in table.items():
-        try:
-            info = known.get(str(key))
-        except FarmError as broken:  # it is there, and cannot be loaded
-            mistakes.add(key.place, f"plugins: {broken}")
-            continue
-        if info is None:
-            near = nearest(key, known) or f"; there are {', '.join(known) or 'none'}"
-            mistakes.add(key.place, f"plugins: {str(key)!r} is not known{near}")
-            continue
-        try:
-            given = plain_data(written)
-            settings = info.settings_model.model_validate({} if given is None else given)
-        except ValidationError as error:
-            for entry in error.errors(include_url=False, include_context=False):
-                what = _plugin_complaint(info, entry["type"], entry["loc"], entry["msg"], entry["input"])
-                mistakes.add(place_of(table, (str(key), *entry["loc"])), what)
-            continue
-        stored = json.dumps(settings.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
-        uses.append(PluginUse(info.name, info.version, stored, info.touches_pixels))
-    return tuple(uses)
-
-
-def _plugin_complaint(
-    info: PluginInfo, kind: str, path: tuple[int | str, ...], message: str, value: object
-) -> str:
-    where = ".".join(("plugins", info.name, *map(str, path)))
-    if kind == "extra_forbidden":
-        fields = info.settings_model.model_fields
-        near = nearest(str(path[-1]), fields) or f"; there are {', '.join(fields) or 'none'}"
-        return f"plugins.{info.name} has no setting {str(path[-1])!r}{near}"
-    if kind == "missing":
-        return f"{where} is missing"
-    if kind in ("model_type", "dict_type"):
-        return f"{where}: {value!r} is not allowed; a mapping of settings is wanted"
-    return f"{where}: {value!r} is not allowed; {message[:1].lower()}{message[1:]}"

@@ -1,7 +1,6 @@
 """The shape of a job file: its keys, what they are for, and their JSON Schema."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
 from typing import Annotated, Any
 
 from pydantic import (
@@ -14,9 +13,11 @@ from pydantic import (
     create_model,
 )
 
-from farm.cell import Settings
+from farm.cell import DEFAULTS
 from farm.document import Items, Mistakes, Table, Text, place_of
-from farm.settings import SETTINGS, nearest
+from farm.kinds import nearest
+from farm.sampling import AUTOMATIC
+from farm.settings import NEEDED, SETTINGS
 
 _TEXT = {"type": "string"}
 _TITLED = {
@@ -108,13 +109,15 @@ class _Frame(_Strict):
     )
 
 
-DEFAULTS: Mapping[str, Any] = {
-    row.name: row.default for row in fields(Settings) if row.default is not MISSING
-}
-"""Of the settings that need not be given."""
+def _default(name: str) -> Any:
+    """As it is written; None where there is none."""
+    if name in NEEDED or name == "evaluations":
+        return None
+    return AUTOMATIC if DEFAULTS[name] is None else DEFAULTS[name]
+
 
 _SETTING_FIELDS: dict[str, Any] = {
-    name: (Annotated[Any, _schema(row.schema())], Field(DEFAULTS.get(name), description=row.about))
+    name: (Annotated[Any, _schema(row.schema())], Field(_default(name), description=row.about))
     for name, row in SETTINGS.items()
 }
 JobFile: type[BaseModel] = create_model("JobFile", __base__=_Frame, __doc__=_Frame.__doc__, **_SETTING_FIELDS)

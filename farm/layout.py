@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 
 from farm.axes import Axis
 from farm.document import Items, Table, Text
-from farm.settings import Reading, nearest
+from farm.kinds import Reading, nearest
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,50 +2,56 @@
 
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from farm.document import AFTER_FILE, PLAIN_TAG, Items, Mistakes, Place, Table, Text, Written, kind_of
-from farm.settings import SETTINGS, Names, Number, Reading, Seeds, nearest, read_values
+from farm.kinds import Choice, Number, Reading, Seeds, nearest
+from farm.settings import SETTINGS, read_values
 
 _OTHERS = ("name", "seeds")
 
 
-def override(tree: Table, options: Sequence[str], models: Names, mistakes: Mistakes) -> None:
+def override(tree: Table, options: Sequence[str], reading: Reading) -> None:
     """Change a job's tree as the options say; the last of those with the same name counts.
 
     A swept setting's axis is replaced; a setting that gets several values becomes an axis; any other
-    entry at the top is replaced or added.
+    entry at the top is replaced or added. `steps` and `evaluations` replace each other.
 
     Args:
         tree: of the job file; it is changed.
         options: each ``NAME=VALUE``.
-        models: that there are.
-        mistakes: takes what is wrong with the options.
+        reading: what is known, and the place for what is wrong with the options.
     """
     for number, option in enumerate(options):
         place = Place(AFTER_FILE + number, f"--set {option}")
         name, equals, value = (part.strip() for part in option.partition("="))
         if not equals:
-            mistakes.add(place, "NAME=VALUE is wanted, as in steps=20")
+            reading.mistakes.add(place, "NAME=VALUE is wanted, as in steps=20")
         elif name not in SETTINGS and name not in _OTHERS:
             near = nearest(name, (*SETTINGS, *_OTHERS))
-            mistakes.add(place, f"{name} is not a setting{near}")
+            reading.mistakes.add(place, f"{name} is not a setting{near}")
         else:
-            _put(tree, Text.at(place, name), Text.at(place, value, _kind(name, value)), models)
+            _put(tree, Text.at(place, name), Text.at(place, value, _kind(name, value)), reading)
 
 
 def _kind(name: str, value: str) -> str:
     """YAML's guess where a number is wanted; elsewhere, as for a hash that is all digits, it is a text."""
-    return kind_of(value) if name == "seeds" or isinstance(SETTINGS.get(name), Number) else "str"
+    return kind_of(value) if name == "seeds" or isinstance(SETTINGS.get(name), Number | Choice) else "str"
 
 
-def _put(tree: Table, name: Text, value: Text, models: Names) -> None:
+_ALTERNATIVES = {"steps": "evaluations", "evaluations": "steps"}
+
+
+def _put(tree: Table, name: Text, value: Text, reading: Reading) -> None:
+    if other := _ALTERNATIVES.get(name):
+        _give_way(tree, Text(other), name)
     sweep = tree.get(Text("sweep"))
     swept = isinstance(sweep, Table) and name in sweep
-    if not swept and not _is_several(name, value, models):
+    if not swept and not _is_several(name, value, reading):
         tree[name] = value
         return
     if not isinstance(sweep, Table):
@@ -57,10 +63,28 @@ def _put(tree: Table, name: Text, value: Text, models: Names) -> None:
         tree.pop(Text("seeds"), None)
 
 
-def _is_several(name: str, value: Text, models: Names) -> bool:
+def _give_way(tree: Table, other: Text, name: Text) -> None:
+    """Put `name` where its alternative stands: at the top, among the axes and on the sheet."""
+    tree.pop(other, None)
+    sweep, sheet = tree.get(Text("sweep")), tree.get(Text("sheet"))
+    if isinstance(sweep, Table) and other in sweep:
+        axes = [(name if key == other else key, axis) for key, axis in sweep.items() if key != name]
+        sweep.clear()
+        sweep.update(axes)
+        if isinstance(sheet, Table):
+            sheet.update([(key, _renamed(axis, other, name)) for key, axis in sheet.items()])
+
+
+def _renamed(axis: Written, other: Text, name: Text) -> Written:
+    if isinstance(axis, Items):
+        axis[:] = [_renamed(each, other, name) for each in axis]
+    return Text.at(axis.place, name) if axis == other else axis
+
+
+def _is_several(name: str, value: Text, reading: Reading) -> bool:
     if name not in SETTINGS:
         return False
-    return len(read_values(name, [value], Reading(models, Seeds(), Mistakes()))) > 1
+    return len(read_values(name, [value], replace(reading, seeds=Seeds(), mistakes=Mistakes()))) > 1
 
 
 def job_text(tree: Table, name: str, drawn: Iterable[int]) -> str:

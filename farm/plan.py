@@ -1,17 +1,20 @@
 """A compiled job: inert, complete, and in the order in which it is rendered."""
 
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
 from farm.axes import Axis, AxisValue
-from farm.cell import Cell, Settings
+from farm.cell import Cell, Settings, SettingValue
 from farm.costs import evaluations, first_pass, first_rows, guiding_texts, rows
 from farm.errors import BadInput, Problem
 from farm.job import Job
 from farm.layout import Layout as Layout
 from farm.prompts import replaced
+from farm.remarks import Remarks
+from farm.resolving import completed, settled
+from farm.sampling import BUILT_IN, Samplers
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,10 @@ class Plan:
         layout: of the sheet.
         cells: what is to be rendered, in render order.
         job_yaml: the job as run, with resolved seeds written in.
+        samplers: that the job can name.
+        asked: what the job says at its top and no axis sets, by the names of `farm.settings.SETTINGS`.
+        by_evaluations: whether it is the evaluations of the model that the job says, and not the steps.
+        notes: what somebody who asked for it should know: settings that do not matter to some cells.
     """
 
     name: str
@@ -31,6 +38,10 @@ class Plan:
     layout: Layout
     cells: tuple[Cell, ...]
     job_yaml: str = ""
+    samplers: Samplers = BUILT_IN
+    notes: tuple[str, ...] = ()
+    asked: Mapping[str, SettingValue] = field(default_factory=dict)
+    by_evaluations: bool = False
 
     def keyed(self, model_hashes: Mapping[str, str]) -> "Plan":
         """This plan with final keys, given the SHA-256 of each checkpoint by its name."""
@@ -43,15 +54,16 @@ class Plan:
 
     def evaluations(self) -> int:
         """How often a model is asked, over all pictures."""
-        return sum(map(evaluations, self._pictures()))
+        return sum(evaluations(settings, self.samplers) for settings in self._pictures())
 
     def rows(self) -> int:
         """Rows that go through a UNet: an evaluation has two, or one where guidance drops the other."""
-        return sum(map(rows, self._pictures())) - self.shared_rows()
+        return sum(rows(settings, self.samplers) for settings in self._pictures()) - self.shared_rows()
 
     def shared_rows(self) -> int:
         """Rows that need no computing, because a cell with the same noise and text has the same first row."""
-        firsts = [row for settings in self._pictures() for row in first_rows(settings)]
+        pictures = self._pictures()
+        firsts = [row for settings in pictures for row in first_rows(settings, self.samplers)]
         return len(firsts) - len(set(firsts))
 
     def text_encodings(self) -> int:
@@ -78,40 +90,66 @@ def compile_job(job: Job) -> Plan:
     these those of a size, then those that share a first pass, and among these the longest first.
 
     Raises:
-        BadInput: if every combination is skipped.
+        BadInput: if settings contradict each other in a combination, or every combination is skipped.
     """
-    cells = _in_render_order(list(_cells(job)))
+    remarks = Remarks(job)
+    cells = list(_cells(job, remarks))
+    remarks.raise_any()
     if not cells:
         raise BadInput([Problem(str(job.skips[0].place), "skip: leaves no cell")])
-    return Plan(job.name, job.axes, job.layout, tuple(cells), job.job_yaml)
+    return Plan(
+        job.name,
+        job.axes,
+        job.layout,
+        tuple(_in_render_order(cells)),
+        job.job_yaml,
+        job.samplers,
+        remarks.notes(),
+        _said_at_the_top(job),
+        by_evaluations="evaluations" in job.places,
+    )
 
 
-def _cells(job: Job) -> Iterator[Cell]:
-    base = asdict(job.base)
+def _said_at_the_top(job: Job) -> dict[str, SettingValue]:
+    swept = {name for axis in job.axes for value in axis.values for name in value.settings}
+    searched = any(value.replaces for axis in job.axes for value in axis.values)
+    changed = swept | {"prompt", "negative_prompt"} if searched else swept
+    return {name: value for name, value in job.base.items() if name in job.places and name not in changed}
+
+
+def _cells(job: Job, remarks: Remarks) -> Iterator[Cell]:
     names = [axis.name for axis in job.axes]
     known: dict[Settings, Settings] = {}
     texts: dict[str, str] = {}
     number = 0
     for coordinates in product(*(range(len(axis.values)) for axis in job.axes)):
         values = [axis.values[index] for axis, index in zip(job.axes, coordinates)]
-        settings = _settings(base, values, texts)
+        asked = completed(_asked(job.base, values, texts), job.samplers)
         titles = {name: value.title for name, value in zip(names, values)} if job.skips else {}
-        if any(skip.drops(settings, titles) for skip in job.skips):
+        if any(skip.drops(asked, titles) for skip in job.skips):
             continue
+        if remarks.contradicted(asked):
+            continue
+        settings, ignored = settled(asked, job.samplers)
+        remarks.ignored(asked, ignored)
         number += 1
-        yield Cell(number, coordinates, known.setdefault(settings, settings), job.plugins)
+        count = evaluations(settings, job.samplers)
+        shared = known.setdefault(settings, settings)
+        yield Cell(number, coordinates, shared, job.plugins, evaluations=count)
 
 
-def _settings(base: Mapping[str, Any], values: Sequence[AxisValue], texts: dict[str, str]) -> Settings:
-    """The settings of a combination; `texts` keeps one copy of each prompt that comes out of a search."""
-    chosen = dict(base)
+def _asked(
+    base: Mapping[str, SettingValue], values: Sequence[AxisValue], texts: dict[str, str]
+) -> dict[str, Any]:
+    """What a combination asks for; `texts` keeps one copy of each prompt that comes out of a search."""
+    chosen: dict[str, Any] = dict(base)
     for value in values:
         chosen.update(value.settings)
     if pairs := [pair for value in values for pair in value.replaces]:
         for name in ("prompt", "negative_prompt"):
             text = replaced(chosen[name], pairs)
             chosen[name] = texts.setdefault(text, text)
-    return Settings(**chosen)
+    return chosen
 
 
 def _in_render_order(cells: Sequence[Cell]) -> list[Cell]:
@@ -125,6 +163,6 @@ def _in_render_order(cells: Sequence[Cell]) -> list[Cell]:
         weights = (settings.model, settings.precision)
         size = (*weights, settings.width, settings.height)
         start = first_pass(settings)
-        return rank(*weights), rank(*size), rank(*start), -evaluations(settings), cell.number
+        return rank(*weights), rank(*size), rank(*start), -cell.evaluations, cell.number
 
     return sorted(cells, key=order)

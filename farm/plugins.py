@@ -16,10 +16,11 @@ import pluggy
 from pydantic import BaseModel
 
 from farm import hooks
+from farm.additions import BadRow, check_added
 from farm.errors import FarmError, described
-from farm.job import PluginInfo
+from farm.uses import PluginInfo
 
-CHANGES_PIXELS = frozenset({"transform_image", "screen_image"})
+CHANGES_PIXELS = frozenset({"transform_image", "screen_image", "samplers", "schedules"})
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -161,7 +162,7 @@ def _loaded(source: _Source) -> Plugin | PluginError:
         return _checked(source, *source.load())
     except hooks.Unavailable as problem:
         return PluginError(f"plugin {source.name!r} {problem}")
-    except PluginError as problem:
+    except (PluginError, BadRow) as problem:
         return PluginError(f"plugin {source.name!r} ({source.origin}): {problem}")
     except (Exception, SystemExit) as problem:  # it is a stranger's code: whatever it raises is its fault
         return PluginError(f"plugin {source.name!r} ({source.origin}) cannot be loaded: {described(problem)}")
@@ -178,11 +179,17 @@ def _checked(source: _Source, plugin: object, version: str) -> Plugin:
     implemented = frozenset(caller.name for caller in callers) & frozenset(known)
     if not implemented - {"settings_model"}:
         raise PluginError(f"implements no hook; there are {', '.join(known)}")
+    rows, schedules = check_added(
+        manager.hook.samplers() if "samplers" in implemented else (),
+        manager.hook.schedules() if "schedules" in implemented else (),
+    )
     info = PluginInfo(
         name=source.name,
         version=version,
         touches_pixels=bool(implemented & CHANGES_PIXELS),
         settings_model=_settings_model(manager.hook, implemented),
+        samplers=rows,
+        schedules=schedules,
     )
     return Plugin(info, source.origin, implemented, manager.hook)
 

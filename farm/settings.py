@@ -1,261 +1,117 @@
-"""What may be written for each setting of a job: its kind, its range, and how a text becomes a value."""
+"""What may be written for each setting of a job: its kind and its range; and the reading of values."""
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
-from random import SystemRandom
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from farm.axes import MAX_VALUES, BadValue, expand_item, number_label, quoted, split_names, split_numbers
-from farm.cell import Scalar
-from farm.document import Items, Mistakes, Text, Written
-from farm.sampling import SAMPLERS
+from farm.axes import MAX_VALUES, BadValue, quoted, split_calls
+from farm.cell import DEFAULTS
+from farm.diffusers_schedulers import BadScheduler
+from farm.document import Items, Text, Written
+from farm.kinds import MAX_PROMPT_BYTES as MAX_PROMPT_BYTES
+from farm.kinds import Choice, Name, Names, Number, Prose, Reading, Setting, Value
+from farm.kinds import Seeds as Seeds
+from farm.kinds import nearest as nearest
+from farm.sampling import AUTOMATIC, BUILT_IN
 
-MAX_PROMPT_BYTES = 100_000
 MAX_SEED = 2**63 - 1
-_DRAWN_BELOW = 2**32  # as A1111 draws them
-
-Names = Mapping[str, tuple[str, ...]]
-"""Canonical names, each with the other names it answers to."""
-
-Value = tuple[str, Scalar]
-"""A setting's value, and before it the title that labels show."""
+MAX_STEPS = 1000
+_MAX_DELTA = 2**32 - 1
+_AUTOMATIC = (AUTOMATIC, "auto")
 
 
-class Seeds:
-    """The random seeds of a job: drawn once, read back ever after."""
-
-    def __init__(self, drawn: Iterable[int] = ()) -> None:
-        self._all = list(drawn)
-        self._used = 0
-
-    @property
-    def drawn(self) -> tuple[int, ...]:
-        """All of them in order, those of before included."""
-        return tuple(self._all)
-
-    def draw(self) -> int:
-        """The next seed: one of before, or a new one."""
-        if self._used == len(self._all):
-            self._all.append(SystemRandom().randrange(_DRAWN_BELOW))
-        self._used += 1
-        return self._all[self._used - 1]
+def _models(reading: Reading) -> Names:
+    return reading.models
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What reading a job takes along.
-
-    Attributes:
-        models: that there are.
-        seeds: where random seeds come from.
-        mistakes: takes what is wrong.
-    """
-
-    models: Names
-    seeds: Seeds
-    mistakes: Mistakes
+def _samplers(reading: Reading) -> Names:
+    return reading.samplers.names
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A setting that is a number; several are written in the grammar of `farm.axes`.
-
-    Attributes:
-        about: what it is, for editors.
-        lowest: allowed.
-        highest: allowed.
-        whole: whether it has no fraction.
-        multiple: of which a whole number must be.
-        random: whether `random` and -1 stand for a number to be drawn.
-    """
-
-    about: str
-    lowest: int
-    highest: int
-    whole: bool = True
-    multiple: int = 1
-    random: bool = False
-
-    @property
-    def allowed(self) -> str:
-        """In words."""
-        kind = "a number" if not self.whole else "a whole number"
-        if self.multiple != 1:
-            kind = f"a multiple of {self.multiple}"
-        return f"{kind} from {self.lowest} to {self.highest}{', or random' if self.random else ''}"
-
-    def split(self, text: str, models: Names) -> list[str]:
-        """The items of a text.
-
-        Raises:
-            BadValue: if there is nothing in it.
-        """
-        if not text.strip():
-            raise BadValue(f"no value is given; {self.allowed}")
-        return split_numbers(text)
-
-    def expand(self, items: Sequence[str], position: int, reading: Reading) -> list[Value]:
-        """The values that one item of a list stands for.
-
-        Raises:
-            BadValue: if it is not allowed.
-        """
-        if self.random and items[position].casefold() in ("random", "-1"):
-            seed = reading.seeds.draw()
-            return [(str(seed), seed)]
-        try:
-            numbers = expand_item(items, position, truncate=self.whole)
-        except BadValue as mistake:
-            raise BadValue(f"{mistake}; {self.allowed}") from mistake
-        return [self._value(number) for number in numbers]
-
-    def _value(self, number: Fraction) -> Value:
-        label = number_label(number)
-        if not self.lowest <= number <= self.highest or (self.whole and number % self.multiple):
-            raise BadValue(f"{label} is not allowed; {self.allowed}")
-        return label, int(number) if self.whole else float(number)
-
-    def schema(self) -> dict[str, Any]:
-        """JSON Schema of one value."""
-        number: dict[str, Any] = {"type": "integer" if self.whole else "number"}
-        number |= {"minimum": self.lowest, "maximum": self.highest}
-        if self.multiple != 1:
-            number["multipleOf"] = self.multiple
-        return {"anyOf": [number, {"enum": ["random", -1]}]} if self.random else number
+def _sampler_rows(reading: Reading) -> list[str]:
+    return [row.name for row in reading.samplers.samplers]
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A setting that is one of a few names; several are separated by commas, and `all` is all of them.
-
-    Attributes:
-        about: what it is, for editors.
-        hint: where the names are found, for messages.
-        known: gives the names, from those of the models.
-    """
-
-    about: str
-    hint: str
-    known: Callable[[Names], Names]
-
-    def split(self, text: str, models: Names) -> list[str]:
-        """The items of a text; a known name stays whole, commas or not.
-
-        Raises:
-            BadValue: if there is nothing in it, or quotes are not closed.
-        """
-        if not text.strip():
-            raise BadValue(f"no value is given ({self.hint})")
-        return [text] if _matching(text, self.known(models)) else split_names(text)
-
-    def expand(self, items: Sequence[str], position: int, reading: Reading) -> list[Value]:
-        """The values that one item of a list stands for.
-
-        Raises:
-            BadValue: if it is not allowed.
-        """
-        known, wanted = self.known(reading.models), items[position]
-        if wanted.casefold() == "all" and known:
-            return [(name, name) for name in known]
-        found = _matching(wanted, known)
-        if len(found) == 1:
-            return [(found[0], found[0])]
-        if found:
-            raise BadValue(f"{quoted(wanted)} may be any of {', '.join(map(repr, found))}")
-        raise BadValue(f"{quoted(wanted)} is not known{nearest(wanted, _all_names(known))} ({self.hint})")
-
-    def schema(self) -> dict[str, Any]:
-        """JSON Schema of one value: names are proposed, but other spellings pass."""
-        names = list(self.known({}))
-        return {"anyOf": [{"enum": names}, {"type": "string"}]} if names else {"type": "string"}
+def _other_sampler(wanted: str, reading: Reading) -> str | None:
+    try:
+        return reading.samplers.find(wanted)[0].name
+    except KeyError:
+        return None
+    except BadScheduler as error:
+        raise BadValue(str(error)) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Prose:
-    """A setting that is any text. It is never split: several are written as a list.
-
-    Attributes:
-        about: what it is, for editors.
-    """
-
-    about: str
-
-    def split(self, text: str, models: Names) -> list[str]:
-        """The text itself."""
-        return [text]
-
-    def expand(self, items: Sequence[str], position: int, reading: Reading) -> list[Value]:
-        """The text without the space around it.
-
-        Raises:
-            BadValue: if it is too long or no text at all.
-        """
-        text = items[position].strip()
-        try:
-            size = len(text.encode())
-        except UnicodeEncodeError as error:
-            raise BadValue(f"{quoted(text)} is not a valid text") from error
-        if size > MAX_PROMPT_BYTES:
-            raise BadValue(f"a text of {size} bytes is not allowed; at most {MAX_PROMPT_BYTES}")
-        return [(text, text)]
-
-    def schema(self) -> dict[str, Any]:
-        """JSON Schema of one value."""
-        return {"type": "string"}
+def _schedules(reading: Reading) -> Names:
+    rows = reading.samplers.schedules.values()
+    return {AUTOMATIC: ("auto",)} | {row.name: (row.title,) for row in rows}
 
 
-Setting = Number | Name | Prose
+def _schedule_rows(reading: Reading) -> list[str]:
+    return list(reading.samplers.schedules)
 
 
-def nearest(wanted: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?``, or nothing if no known name is near."""
-    by_folded = {name.casefold(): name for name in known}
-    close = difflib.get_close_matches(wanted[:100].casefold(), by_folded, n=1, cutoff=0.6)
-    return f"; did you mean {by_folded[close[0]]!r}?" if close else ""
-
-
-def _matching(wanted: str, known: Names) -> list[str]:
-    """The canonical names that a name may mean: one spelled exactly so comes first."""
-    if wanted in known:
-        return [str(wanted)]
-    exact = [name for name, others in known.items() if wanted in others]
-    folded = wanted.casefold()
-    return exact or [name for name, others in known.items() if folded in map(str.casefold, (name, *others))]
-
-
-def _all_names(known: Names) -> list[str]:
-    return [spelling for name, others in known.items() for spelling in (name, *others)]
-
-
-def _models(models: Names) -> Names:
-    return models
-
-
-def _samplers(_: Names) -> Names:
-    return {row.name: row.aliases for row in SAMPLERS}
-
-
-def _precisions(_: Names) -> Names:
+def _precisions(_: Reading) -> Names:
     return {"auto": (), "fp32": ("float32",), "fp16": ("float16", "half"), "bf16": ("bfloat16",)}
+
+
+def _generators(_: Reading) -> Names:
+    return {"cpu": (), "nv": ("nvidia", "gpu")}
 
 
 SETTINGS: Mapping[str, Setting] = {
     "model": Name("A checkpoint under models/: name, file stem or hash.", "farm models lists them", _models),
     "prompt": Prose("What the picture shows."),
     "negative_prompt": Prose("What it should not show."),
-    "sampler": Name("Name of a sampler, as A1111 writes it.", "farm samplers lists them", _samplers),
-    "steps": Number("Sampling steps.", 1, 1000),
+    "sampler": Name(
+        "A sampler, alone or with its schedule (DPM++ 2M Karras), or diffusers:ClassName(option=value).",
+        "farm samplers lists them", _samplers, _sampler_rows,
+        [*(row.name for row in BUILT_IN.samplers),
+         *(f"{row.name} Karras" for row in BUILT_IN.samplers if row.takes_schedules)],
+        _other_sampler, split_calls),
+    "steps": Number("Sampling steps.", 1, MAX_STEPS),
+    "evaluations": Number(
+        "Instead of steps: each sampler makes as many as take at most so many evaluations of the model.",
+        1, 10_000),
     "cfg_scale": Number("How strictly the prompt is followed; 1 switches guidance off.", 0, 100, whole=False),
     "seed": Number("Of the noise a picture starts from; random is drawn once.", 0, MAX_SEED, random=True),
     "width": Number("In pixels.", 16, 8192, multiple=8),
     "height": Number("In pixels.", 16, 8192, multiple=8),
     "clip_skip": Number("1 takes the text encoder's last layer, 2 the one before it.", 1, 12),
     "precision": Name("Of the networks; auto is fp16 on a GPU and fp32 on a CPU.", "auto, fp32, fp16 or bf16",
-                      _precisions),
+                      _precisions, shown=("auto", "fp32", "fp16", "bf16")),
+    "schedule": Name("Of the noise levels; automatic is the sampler's own.", "farm schedules lists them",
+                     _schedules, _schedule_rows, (AUTOMATIC, *BUILT_IN.schedules)),
+    "sigma_min": Number("The smallest noise level; automatic is the model's.", 0, 1000, whole=False,
+                        above=True, words=_AUTOMATIC),
+    "sigma_max": Number("The largest noise level; automatic is the model's.", 0, 1000, whole=False,
+                        above=True, words=_AUTOMATIC),
+    "rho": Number("Of the karras schedule: how it crowds at small noise levels.", 0, 100, whole=False,
+                  above=True),
+    "discard_next_to_last_sigma": Choice("Whether one step more is scheduled and its noise level dropped."),
+    "eta": Number("How much noise a sampler adds while it samples; automatic is A1111's value for it.", 0, 1,
+                  whole=False, words=_AUTOMATIC),
+    "s_churn": Number("How much noise Euler, Heun and DPM2 add, over all steps.", 0, 100, whole=False),
+    "s_tmin": Number("The smallest noise level at which s_churn adds noise.", 0, 1000, whole=False),
+    "s_tmax": Number("The largest noise level at which s_churn adds noise.", 0, 1000, whole=False,
+                     words=("no limit", *_AUTOMATIC)),
+    "s_noise": Number("Factor of the noise that is added.", 0, 10, whole=False),
+    "guidance_rescale": Number("How far guidance keeps the contrast of the guided prediction.", 0, 1,
+                               whole=False),
+    "negative_guidance_minimum_sigma": Number("Below it, every second step goes without guidance.", 0, 15,
+                                              whole=False),
+    "zero_terminal_snr": Choice("Whether training noise levels are rescaled to end in pure noise."),
+    "variation_seed": Number("Of the noise that is mixed in.", 0, MAX_SEED, random=True),
+    "variation_strength": Number("How much of it is mixed in.", 0, 1, whole=False),
+    "eta_noise_seed_delta": Number("Added to the seed for the noise that samplers add.", 0, _MAX_DELTA),
+    "seed_resize_from_width": Number("In pixels: noise as in pictures of this width; 0 is off.", 16, 8192,
+                                     multiple=8, zero=True),
+    "seed_resize_from_height": Number("In pixels: noise as in pictures of this height; 0 is off.", 16, 8192,
+                                      multiple=8, zero=True),
+    "rng": Name("What makes the noise: as PyTorch on a CPU, or as on an NVIDIA card.", "cpu or nv",
+                _generators, shown=("cpu", "nv")),
 }  # fmt: skip
-"""The fields of `farm.cell.Settings`, in its order."""
+"""The fields of `farm.cell.Settings`, in its order, and `evaluations`, which stands for `steps`."""
+
+NEEDED = tuple(name for name in SETTINGS if name not in DEFAULTS and name != "evaluations")
+"""Settings that have no default."""
 
 
 def read_values(name: str, items: Sequence[Text], reading: Reading) -> list[Value]:
@@ -269,7 +125,7 @@ def read_values(name: str, items: Sequence[Text], reading: Reading) -> list[Valu
     setting, parts = SETTINGS[name], []
     for item in items:
         with reading.mistakes.caught(item.place, name):
-            parts += [Text.at(item.place, part) for part in setting.split(item, reading.models)]
+            parts += [Text.at(item.place, part) for part in setting.split(item, reading)]
     values: list[Value] = []
     for position, part in enumerate(parts):
         with reading.mistakes.caught(part.place, name):

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from farm.axes import Axis, BadValue, expand_item, interval, quoted, split_numbers
-from farm.cell import Scalar, Settings
+from farm.cell import SettingValue
 from farm.document import Items, Place, Table, Text, Written
-from farm.settings import SETTINGS, Number, Reading, nearest, read_values
+from farm.kinds import Number, Reading, nearest
+from farm.settings import SETTINGS, read_values
 
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -35,21 +36,21 @@ class Condition:
 
     name: str
     titles: frozenset[str] = frozenset()
-    values: frozenset[Scalar] = frozenset()
+    values: frozenset[SettingValue] = frozenset()
     comparisons: tuple[tuple[str, float], ...] = ()
     intervals: tuple[tuple[float, float], ...] = ()
 
-    def holds(self, settings: Settings, titles: Mapping[str, str]) -> bool:
+    def holds(self, asked: Mapping[str, SettingValue], titles: Mapping[str, str]) -> bool:
         """Whether it holds for a combination.
 
         Args:
-            settings: of the combination.
+            asked: the settings of the combination, as the job says them.
             titles: of its value on each axis, by the axis's name.
         """
         if self.titles and titles.get(self.name) in self.titles:
             return True
-        value = getattr(settings, self.name, None)
-        if value in self.values:
+        value = asked.get(self.name)
+        if self.name in asked and value in self.values:
             return True
         return isinstance(value, int | float) and (
             any(_OPERATORS[sign](value, number) for sign, number in self.comparisons)
@@ -64,9 +65,9 @@ class Skip:
     place: Place
     conditions: tuple[Condition, ...]
 
-    def drops(self, settings: Settings, titles: Mapping[str, str]) -> bool:
+    def drops(self, asked: Mapping[str, SettingValue], titles: Mapping[str, str]) -> bool:
         """Whether it drops a combination; the arguments are those of `Condition.holds`."""
-        return all(condition.holds(settings, titles) for condition in self.conditions)
+        return all(condition.holds(asked, titles) for condition in self.conditions)
 
 
 def read_skips(rules: Iterable[Written], axes: Sequence[Axis], reading: Reading) -> tuple[Skip, ...]:
@@ -98,7 +99,7 @@ def _condition(key: Text, written: Written, axes: Mapping[str, Axis], reading: R
         near = nearest(name, (*SETTINGS, *axes))
         reading.mistakes.add(key.place, f"skip: {name} is neither a setting nor an axis{near}")
         return Condition(name)
-    for text in others:
+    for text in others if known else ():  # an axis without values is a mistake of its own
         reading.mistakes.add(
             text.place, f"skip: {name}: {quoted(text)} is not on this axis{nearest(text, known)}"
         )

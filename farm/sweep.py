@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from farm.axes import MAX_VALUES, Axis, AxisValue, quoted
-from farm.cell import Scalar
+from farm.cell import SettingValue
 from farm.document import Items, Place, Table, Text, Written
-from farm.settings import SETTINGS, Reading, nearest, read_value, read_values
+from farm.kinds import Reading, Value, near_name, nearest
+from farm.settings import SETTINGS, read_value, read_values
 
 _SPECIAL = ("replace", "zip")
 
@@ -30,7 +31,14 @@ def read_sweep(sweep: Table, reading: Reading) -> list[Swept]:
     for key, written in sweep.items():
         read = _SPECIAL_AXES.get(key, _setting_axis if key in SETTINGS else _own_axis)
         found += read(key, written, reading)
-    return found
+    return [*found, *(each for entry in found for each in _meant(entry, sweep))]
+
+
+def _meant(entry: Swept, sweep: Table) -> list[Swept]:
+    """For a misspelt axis, one of the name that was meant, so that what speaks of it elsewhere finds it."""
+    name = near_name(entry.axis.name, SETTINGS)
+    misspelt = name and name not in sweep and not entry.axis.values and entry.axis.name in sweep
+    return _axis(entry.place, name) if name and misspelt else []
 
 
 def check_axes(swept: Iterable[Swept], reading: Reading) -> None:
@@ -105,8 +113,8 @@ def _titled(tables: Iterable[Written], name: str, reading: Reading) -> list[Axis
     return list(values.values())
 
 
-def _settings(table: Table, name: str, reading: Reading) -> Mapping[str, Scalar]:
-    settings: dict[str, Scalar] = {}
+def _settings(table: Table, name: str, reading: Reading) -> Mapping[str, SettingValue]:
+    settings: dict[str, SettingValue] = {}
     for key, written in table.items():
         if key == "title":
             continue
@@ -166,7 +174,7 @@ def _zipped(table: Table, reading: Reading) -> list[Swept]:
     return _axis(place, name, [_joined(tuple(columns), row) for row in rows])
 
 
-def _joined(names: tuple[str, ...], row: tuple[tuple[str, Scalar], ...]) -> AxisValue:
+def _joined(names: tuple[str, ...], row: tuple[Value, ...]) -> AxisValue:
     title = " + ".join(title for title, _ in row)
     return AxisValue(title, dict(zip(names, (value for _, value in row), strict=True)))
 

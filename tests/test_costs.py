@@ -1,5 +1,6 @@
-from dataclasses import replace
-from itertools import product
+from dataclasses import asdict, replace
+from itertools import product, repeat
+from operator import attrgetter
 
 import pytest
 import torch
@@ -10,12 +11,18 @@ from farm.costs import evaluations, first_pass, first_rows, rows
 from farm.layout import Layout
 from farm.plan import Plan
 from farm.render.guidance import conditions_for
-from farm.sampling import SAMPLERS
+from farm.render.recipes import OPTIONS
+from farm.render.samplers import SAMPLERS as SAMPLER_FUNCTIONS
+from farm.render.schedules import sigmas_for
+from farm.resolving import resolved
+from farm.sampling import AUTOMATIC, BUILT_IN, SAMPLERS, SCHEDULES, Sampler, Schedule
 from farm.weights.checkpoint import Networks, load_checkpoint
+from tests.render.oracles import Recorded, drive, stable_diffusion, two_points
 from tests.render.rendering import Counting, render
 
-BASE = Settings("m", "a cat", "blurry", "Euler", 4, 5.0, 1, 64, 64)
+BASE = Settings("m", "a cat", "blurry", "Euler", 4, 5.0, 1, 64, 64, schedule="uniform")
 CPU = torch.device("cpu")
+takes_schedules = attrgetter("takes_schedules")
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 7.0])
@@ -30,18 +37,55 @@ def test_an_evaluation_has_the_rows_that_guidance_computes(scale: float) -> None
 def test_plan_queue_and_engine_count_the_same_rows(tiny_model, scale: float) -> None:
     networks: Networks = load_checkpoint(tiny_model, CPU, torch.float32)
     for row in SAMPLERS:
-        settings = replace(BASE, sampler=row.name, steps=2, cfg_scale=scale)
+        if row.chooses_steps:  # its evaluations are a guess
+            continue
+        asked = asdict(replace(BASE, sampler=row.name, steps=2, cfg_scale=scale, schedule=AUTOMATIC))
+        settings = resolved(asked, BUILT_IN)
         cell = Cell(1, (), settings, key="k")
         render([settings], runner := Counting(networks))
         assert runner.rows("Predict") == rows(settings) == Plan("p", (), Layout(), (cell,)).rows()
         assert cost(cell) == runner.rows("Predict") * 64 * 64
 
 
+@pytest.mark.parametrize("discard", [None, True, False])
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "sampler", [row for row in SAMPLERS if row.takes_schedules], ids=lambda row: row.name
+)
+def test_a_sampler_asks_as_often_as_planned_on_every_schedule(
+    sampler: Sampler, schedule: Schedule, discard: bool | None
+) -> None:
+    model = stable_diffusion()
+    for steps in (1, 8, 20, 27):
+        asked = {"sampler": sampler.name, "schedule": schedule.name, "steps": steps}
+        settings = resolved(asdict(BASE) | asked | {"discard_next_to_last_sigma": discard}, BUILT_IN)
+        sigmas = sigmas_for(settings, sampler, schedule, model)
+        noise = Recorded(repeat(torch.zeros(1)))
+        options = {name: OPTIONS[name](settings, model) for name in sampler.options}
+        sampling = SAMPLER_FUNCTIONS[str(sampler.algorithm)](
+            torch.ones(1) * sigmas[0], sigmas, noise, **options, **sampler.fixed
+        )
+        assert len(drive(sampling, two_points)[1]) == evaluations(settings), steps
+
+
 def test_sharing_is_computed_as_planned(tiny_model) -> None:
+    settings = asdict(BASE) | {"steps": 3}
     wanted = [
-        replace(BASE, sampler=sampler, cfg_scale=scale)
-        for sampler, scale in product(("Euler", "Heun", "LMS"), (0.0, 1.0, 5.0))
+        resolved(settings | {"sampler": sampler, "cfg_scale": scale} | change, BUILT_IN)
+        for sampler, scale, change in product(
+            ("Euler", "Heun", "LMS", "DDIM", "diffusers:DDIMScheduler"),
+            (0.0, 1.0, 5.0),
+            (
+                {"schedule": AUTOMATIC},
+                {"schedule": "karras"},
+                {"sigma_max": 9.0},
+                {"s_churn": 3.0},
+                {"variation_seed": 7, "variation_strength": 0.3},
+                {"rng": "nv"},
+            ),
+        )
     ]
+    wanted = list(dict.fromkeys(wanted))
     cells = tuple(Cell(number, (), settings) for number, settings in enumerate(wanted))
     render(wanted, runner := Counting(load_checkpoint(tiny_model, CPU, torch.float32)))
     assert runner.rows("Predict") == Plan("p", (), Layout(), cells).rows()

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from farm.cell import SETTING_NAMES
+from farm.settings import SETTINGS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -23,4 +23,4 @@ def test_every_link_leads_somewhere(page):
 
 def test_every_setting_is_in_the_docs():
     rows = re.findall(r"^\| (`.+?) \|", (ROOT / "docs" / "jobs.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == set(SETTING_NAMES)
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == set(SETTINGS)

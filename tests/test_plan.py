@@ -49,7 +49,8 @@ def test_cells_are_numbered_in_the_order_of_the_axes(compiled):
 
 def test_a_job_without_a_sweep_is_one_cell(compiled):
     plan = compiled("")
-    assert plan.cells == (Cell(1, (), Settings("cats", "a cat")),)
+    settings = Settings("cats", "a cat", schedule="uniform", eta=1.0)  # what automatic is for Euler a
+    assert plan.cells == (Cell(1, (), settings, evaluations=20),)
     assert (plan.name, plan.axes, plan.layout) == ("job", (), Layout())
     assert plan.job_yaml.startswith("name: job\n")
 

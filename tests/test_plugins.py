@@ -131,14 +131,14 @@ FROM = "from farm.hooks import *\n"
 BROKEN = {
     "misspelt": (
         FROM + "@hookimpl\ndef transfrom_image(image): ...",
-        r"unknown hook 'transfrom_image'; did you mean transform_image\? There are score_image, ",
+        r"unknown hook 'transfrom_image'; did you mean transform_image\? There are samplers, ",
     ),
     "nothing_like_it": (
         FROM + "@hookimpl\ndef zap(image): ...",
-        "unknown hook 'zap'; there are score_image, ",
+        "unknown hook 'zap'; there are samplers, schedules, score_image, ",
     ),
     "bare": (SCORE + "def screen_image(image): ...", "screen_image stands there without @hookimpl"),
-    "empty": ("x = 1", "implements no hook; there are score_image, screen_image, "),
+    "empty": ("x = 1", "implements no hook; there are samplers, schedules, score_image, screen_image, "),
     "only_settings": (
         FROM + "@hookimpl\ndef settings_model(): return PluginSettings",
         "implements no hook",

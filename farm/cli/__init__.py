@@ -23,6 +23,7 @@ app.command("plan")(plan.plan)
 app.command("check")(plan.check)
 app.command("schema")(listing.schema)
 app.command("samplers")(listing.samplers)
+app.command("schedules")(listing.schedules)
 app.command("models")(listing.models)
 app.command("init")(init.init)
 

@@ -1,14 +1,18 @@
 """`farm schema`, `farm samplers`, `farm models`: what jobs may say."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from farm.cli.jobs import look_around
+from farm.costs import evaluations_at
+from farm.diffusers_schedulers import scheduler_facts, suited
 from farm.job import job_schema
-from farm.sampling import SAMPLERS
+from farm.resolving import MAX_STEPS
+from farm.sampling import BUILT_IN, Sampler
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -24,19 +28,57 @@ def schema(
         output.write_text(text, encoding="utf-8")
 
 
-def samplers(as_json: AsJson = False) -> None:
-    """List the samplers: aliases, order, evaluations of the model at 20 steps, whether they add noise."""
-    rows = [
-        {
-            "name": row.name,
-            "aliases": list(row.aliases),
-            "schedule": row.schedule,
-            "order": row.order,
-            "evaluations_at_20_steps": row.evaluations(20),
-            "stochastic": row.stochastic,
-            "source": row.source,
+def samplers(
+    steps: Annotated[
+        int, typer.Option("--steps", metavar="N", min=1, max=MAX_STEPS, help="Count evaluations at so many.")
+    ] = 20,
+    diffusers: Annotated[
+        bool, typer.Option("--diffusers", help="List diffusers' schedulers with their options instead.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the samplers: aliases, order, evaluations of the model, whether they add noise, schedules.
+
+    A name can say its schedule: "DPM++ 2M Karras" is DPM++ 2M with the schedule karras, and so with every
+    title that farm schedules lists. Jobs that ask for a plugin can name its samplers too.
+    """
+    if diffusers:
+        _print(list(_schedulers()), as_json)
+        return
+    _print([_sampler(row, steps) for row in BUILT_IN.samplers], as_json)
+    if not as_json:
+        print(
+            "\nAny scheduler of diffusers too: diffusers:ClassName(option=value, …); --diffusers lists them."
+        )
+
+
+def _sampler(row: Sampler, steps: int) -> dict[str, object]:
+    return {
+        "name": row.name,
+        "aliases": list(row.aliases),
+        "order": row.order,
+        f"evaluations_at_{steps}_steps": evaluations_at(steps, row, BUILT_IN.schedules[row.schedule]),
+        "stochastic": row.stochastic,
+        "schedule": row.schedule,
+        "takes_others": row.takes_schedules,
+        "source": row.source,
+    }
+
+
+def _schedulers() -> Iterator[dict[str, object]]:
+    for name in suited():
+        options = scheduler_facts(name).options
+        yield {
+            "name": f"diffusers:{name}",
+            "options": [key for key, row in options.items() if not row.is_object],
         }
-        for row in SAMPLERS
+
+
+def schedules(as_json: AsJson = False) -> None:
+    """List the schedules: as jobs write them, as they stand in a sampler's name, what each depends on."""
+    rows: list[dict[str, object]] = [
+        {"name": row.name, "in_names": row.title, "settings": list(row.options), "source": row.source}
+        for row in BUILT_IN.schedules.values()
     ]
     _print(rows, as_json)
 

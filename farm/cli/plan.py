@@ -1,6 +1,7 @@
 """`farm plan` and `farm check`: what a job comes to, before anything is rendered."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -50,10 +51,13 @@ def facts_of(compiled: Plan) -> dict[str, object]:
         "cells": len(compiled.cells),
         "axes": {axis.name: [value.title for value in axis.values] for axis in compiled.axes},
         "models": sorted({cell.settings.model for cell in compiled.cells}),
+        "steps": sorted({settings.steps for settings in pictures}),
+        "pictures": len(pictures),
         "evaluations": compiled.evaluations(),
         "rows": compiled.rows(),
         "shared_rows": compiled.shared_rows(),
         "text_encodings": compiled.text_encodings(),
+        "notes": list(compiled.notes),
         "bytes_on_disk": round(pixels * BYTES_PER_PIXEL + len(pictures) * BYTES_OF_METADATA),
     }
 
@@ -62,11 +66,30 @@ def _in_words(compiled: Plan, facts: dict[str, object]) -> str:
     axes = [f"  {axis.name}: {', '.join(value.title for value in axis.values)}" for axis in compiled.axes]
     megabytes = int(str(facts["bytes_on_disk"])) / 1e6
     lines = [
-        f"{compiled.name}: {len(compiled.cells)} cells",
+        f"{compiled.name}: {len(compiled.cells)} cells{_twins(compiled, facts)}",
         *axes,
+        *_steps(compiled),
+        *compiled.notes,
         f"evaluations of the model: {facts['evaluations']}",
         f"rows through the UNet: {facts['rows']}, after {facts['shared_rows']} that are shared",
         f"text encodings: {facts['text_encodings']}",
         f"pictures on disk: about {megabytes:.1f} MB, if no plugin resizes them",
     ]
     return "\n".join(lines)
+
+
+def _twins(compiled: Plan, facts: dict[str, object]) -> str:
+    different = facts["pictures"]
+    return "" if different == len(compiled.cells) else f", {different} different pictures"
+
+
+def _steps(compiled: Plan) -> Iterator[str]:
+    """What each sampler makes of `evaluations`, where these are asked for."""
+    if not compiled.by_evaluations:
+        return
+    found: dict[str, set[int]] = {}
+    for cell in compiled.cells:
+        found.setdefault(cell.settings.sampler, set()).add(cell.settings.steps)
+    yield "steps: " + "; ".join(
+        f"{name} {', '.join(map(str, sorted(steps)))}" for name, steps in found.items()
+    )

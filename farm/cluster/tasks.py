@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from farm.cell import Cell
 from farm.cluster.backlog import Task
-from farm.costs import first_pass, rows
+from farm.costs import evaluations, first_pass, guiding_texts
 
 CellTask = Task[tuple[Cell, ...]]
 """A picture to render; its payload is every cell that it serves, and the first is the one rendered."""
@@ -34,7 +34,8 @@ def task_key(cell: Cell) -> tuple[object, ...]:
 def cost(cell: Cell) -> float:
     """Rows of the network that the cell takes, times pixels: what its time is roughly proportional to."""
     settings = cell.settings
-    return float(rows(settings) * settings.width * settings.height)
+    counted = cell.evaluations or evaluations(settings)
+    return float(counted * len(guiding_texts(settings)) * settings.width * settings.height)
 
 
 def _task(cells: tuple[Cell, ...]) -> CellTask:

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,7 @@ from farm.cell import Cell, Outcome, PluginUse
 from farm.chain import Chain
 from farm.errors import CellFailed, described
 from farm.results.infotext import png_bytes
+from farm.sampling import Samplers
 
 FINISHING_THREADS = 2
 """Pictures that go through plugins and PNG encoding at once, while the device goes on."""
@@ -57,11 +59,14 @@ class CellRenderer(Protocol):
     def idle(self) -> bool:
         """Whether nothing is in flight."""
 
-    def submit(self, cell: Cell) -> None:
-        """Lets a cell wait for its turn."""
+    def submit(self, cell: Cell, samplers: Samplers) -> None:
+        """Lets a cell wait for its turn; `samplers` are those that it can name."""
 
     def step(self) -> Sequence[RenderedCell]:
         """Runs one batch; returns the cells that finished by it."""
+
+    def close(self) -> None:
+        """Drops what is in flight and ends its threads."""
 
 
 RendererFactory = Callable[[Mapping[str, Path], str], CellRenderer]
@@ -157,13 +162,13 @@ class Worker:
 
     def _run(self, factory: RendererFactory, checkpoints: Mapping[str, Path], device: str) -> None:
         try:
-            renderer = factory(checkpoints, device)
-            self._publish(renderer, 0)
-            while self._collect(renderer):
-                rendered = renderer.step()
-                self._publish(renderer, len(rendered))
-                for each in rendered:
-                    self._pool.submit(self._finish, each)
+            with closing(factory(checkpoints, device)) as renderer:
+                self._publish(renderer, 0)
+                while self._collect(renderer):
+                    rendered = renderer.step()
+                    self._publish(renderer, len(rendered))
+                    for each in rendered:
+                        self._pool.submit(self._finish, each)
         except BaseException as error:  # told in the next report: this thread has nobody to raise it to
             with self._changed:
                 self._fatal = described(error)
@@ -179,8 +184,17 @@ class Worker:
             self._inbox.clear()
             self._appetite -= len(cells)
         for cell in cells:
-            renderer.submit(cell)
+            self._submit(renderer, cell)
         return True
+
+    def _submit(self, renderer: CellRenderer, cell: Cell) -> None:
+        """Hands a cell on, or lets it fail by what its plugins lack here."""
+        try:
+            renderer.submit(cell, self._chain(cell.plugins).samplers)
+        except CellFailed as failure:
+            with self._changed:
+                self._outbox.append(Outcome(cell, "failed", b"", str(failure), 0.0, self._name))
+                self._changed.notify_all()
 
     def _may_step(self, renderer: CellRenderer) -> bool:
         crowded = self._finishing + len(self._outbox) >= OUTBOX

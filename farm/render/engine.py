@@ -9,14 +9,16 @@ from typing import Any, Protocol
 
 import torch
 
+from farm.questions import Draw
 from farm.render.capacity import Capacity, is_out_of_memory
+from farm.render.draws import Drawn, Draws
 from farm.render.queue import Queue, Row
-from farm.render.requests import Coroutine, Draw, Request, Share
+from farm.render.requests import Coroutine, Request, Share
 from farm.render.shares import Shares, apart
 from farm.render.task import Task
 
 BATCHES_WAITING = 4
-"""Rows that wait, at most, as a multiple of a batch; more only cost memory."""
+"""Rows and draws that wait, at most, as a multiple of a batch; more only cost memory."""
 
 BATCHES_IN_FLIGHT = 8
 """Coroutines in flight, at most, as a multiple of a batch; so many may wait for shared recipes."""
@@ -64,15 +66,29 @@ class Engine:
     """Runs coroutines together on one device.
 
     An exception ends the coroutine it belongs to and no other; all answers of a batch exist before any
-    coroutine advances; coroutines that wait for a shared recipe hold no room in a batch.
+    coroutine advances; coroutines that wait for a shared recipe hold no room in a batch. Noise is drawn in
+    threads while the device works; the order of a source's numbers does not depend on them.
+
+    Args:
+        runner: answers the requests.
+        capacity: of its batches.
+        share_budget: bytes of shared answers that are kept.
+        draws: draws the noise; in threads of its own if not given.
     """
 
-    def __init__(self, runner: Runner, capacity: Capacity, share_budget: int = SHARE_BUDGET) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        capacity: Capacity,
+        share_budget: int = SHARE_BUDGET,
+        draws: Draws | None = None,
+    ) -> None:
         self.counters = Counters()
         self._runner = runner
         self._capacity = capacity
         self._queue = Queue()
         self._shares = Shares(share_budget)
+        self._draws = Draws() if draws is None else draws
         self._orders = count()
         self._submitted: dict[Hashable, Coroutine] = {}
         self._running: dict[Hashable, Task] = {}
@@ -109,11 +125,20 @@ class Engine:
     def step(self) -> list[Finished]:
         """Answers one batch and advances whoever waited for it; returns the coroutines that ended by it."""
         with torch.inference_mode():
+            self._hand_out(self._draws.done())
             self._admit()
+            while self._draws and not self._is_full():  # so that a small run is composed the same each time
+                self._hand_out(self._draws.all())
             if rows := self._queue.take(self._capacity.limit):
                 self._answer(rows)
             finished, self._finished = self._finished, []
         return finished
+
+    def close(self) -> None:
+        """Ends what is in flight, and the threads."""
+        for name in (*self._submitted, *self._running):
+            self.cancel(name)
+        self._draws.close()
 
     def _admit(self) -> None:
         while self._submitted and self._has_room():
@@ -123,11 +148,14 @@ class Engine:
             self._ready.append(task)
             self._advance_ready()
 
+    def _is_full(self) -> bool:
+        return self._queue.fullness(self._capacity.limit) >= 1
+
     def _has_room(self) -> bool:
         largest = self._capacity.largest
         return (
-            self._queue.fullness(self._capacity.limit) < 1
-            and len(self._queue) < BATCHES_WAITING * largest
+            not self._is_full()
+            and len(self._queue) + len(self._draws) < BATCHES_WAITING * largest
             and len(self._running) < BATCHES_IN_FLIGHT * largest
         )
 
@@ -154,6 +182,11 @@ class Engine:
         for row in rows:
             row.task.seconds += seconds / len(rows)
 
+    def _hand_out(self, drawn: list[Drawn]) -> None:
+        for each in drawn:
+            self._deliver(*each)
+        self._advance_ready()
+
     def _deliver(self, task: Task, slot: int, answer: Any) -> None:
         if task.accept(slot, answer):
             self._ready.append(task)
@@ -178,7 +211,7 @@ class Engine:
     def _ask(self, task: Task, slot: int, request: Request | Draw | Share) -> None:
         try:
             if isinstance(request, Draw):
-                self._deliver(task, slot, request.source.draw())
+                self._draws.ask(task, slot, request)
             elif isinstance(request, Share):
                 self._ask_share(task, slot, request)
             elif isinstance(request, Request):
@@ -217,6 +250,7 @@ class Engine:
 
     def _drop(self, task: Task) -> None:
         self._queue.discard(task)
+        self._draws.discard(task)
         task.coroutine.close()
         for orphan in self._orphans(task):
             self._drop(orphan)

@@ -3,15 +3,18 @@
 Ho & Salimans 2022 (arXiv:2207.12598); the sum over several conditions is that of A1111's AND.
 """
 
-from collections.abc import Generator, Hashable
-from dataclasses import dataclass
+from collections.abc import Generator, Hashable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any, cast
 
+import numpy as np
 import torch
 
+from farm.questions import Denoise, Draw, Output
 from farm.render.parameterization import Parameterization
-from farm.render.requests import Coroutine, Denoise, Predict, Share, Weights
-from farm.render.samplers import Sampling
+from farm.render.requests import Coroutine, Predict, Share, Weights
+from farm.render.samplers.sampling import Question, Sampling
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,11 +25,13 @@ class Condition:
         key: equal keys have equal states.
         states: text states `(tokens, channels)`.
         coefficient: of its row in the guided output; rows of 0 are not computed.
+        weight: of its row in the output without guidance; the unconditional row's is 0.
     """
 
     key: Hashable
     states: torch.Tensor
     coefficient: float
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,43 +49,98 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Guidance:
-    """Answers a sampler's `Denoise` with one row for each condition.
+    """Answers a sampler's `Denoise` and `Output` with one row for each condition.
+
+    `rescale` and `minimum_sigma` need the conditional and the unconditional row: at scales 0 and 1, where
+    there is but one of them, they change nothing.
 
     Attributes:
         weights: whose network to ask.
         model: how that network's numbers are read.
         conditions: with their coefficients, the unconditional one included.
         origin: where the sampler starts.
+        rescale: how far the guided output is scaled to the conditional one's standard deviation, 0 to 1.
+        minimum_sigma: below it, every second evaluation leaves out the unconditional row.
     """
 
     weights: Weights
     model: Parameterization
     conditions: tuple[Condition, ...]
     origin: Origin
+    rescale: float = 0.0
+    minimum_sigma: float = 0.0
 
-    def denoise(self, request: Denoise) -> Generator[Any, Any, torch.Tensor]:
-        """The denoised latents; rows at the origin are shared, all others are this cell's own."""
-        shown = self.model.input(request.x, request.sigma)
-        time = self.model.time_at(request.sigma)
-        rows = [Predict(self.weights, shown, time, condition.states) for condition in self.conditions]
-        if request.x is self.origin.x:
-            outputs = yield tuple(
-                self._shared(row, condition) for row, condition in zip(rows, self.conditions)
-            )
-        else:
-            outputs = yield tuple(rows)
-        return self.model.denoised(request.x, self._combined(outputs), request.sigma)
+    def conditions_at(self, question: Denoise | Output, evaluation: int) -> tuple[Condition, ...]:
+        """The conditions that have a row, with their coefficients.
 
-    def _combined(self, outputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        first, *others = zip(outputs, self.conditions)
-        combined = first[0] * first[1].coefficient
-        for output, condition in others:
-            combined = torch.add(combined, output, alpha=condition.coefficient)
-        return combined
+        Args:
+            question: of the sampler.
+            evaluation: its number, from 0. A1111 counts so too, and leaves out at odd ones.
+        """
+        if evaluation % 2 == 0 or self.minimum_sigma == 0 or self._sigma(question) >= self.minimum_sigma:
+            return self.conditions
+        alone = tuple(replace(one, coefficient=one.weight) for one in self.conditions if one.weight)
+        return alone or self.conditions
+
+    def rows(
+        self, question: Denoise | Output, conditions: tuple[Condition, ...]
+    ) -> tuple[Predict | Share, ...]:
+        """What is asked of the network; rows at the origin are shared, all others are this cell's own."""
+        if isinstance(question, Output):
+            return self._rows(question.input, question.time, conditions)
+        shown = self.model.input(question.x, question.sigma)
+        rows = self._rows(shown, self.model.time_at(question.sigma), conditions)
+        if question.x is not self.origin.x:
+            return rows
+        return tuple(self._shared(row, condition) for row, condition in zip(rows, conditions, strict=True))
+
+    def answer(
+        self,
+        question: Denoise | Output,
+        conditions: tuple[Condition, ...],
+        outputs: tuple[torch.Tensor, ...],
+    ) -> torch.Tensor:
+        """The guided answer, given what the network says to each row."""
+        combined = _combined(outputs, [condition.coefficient for condition in conditions])
+        if self.rescale and len(conditions) > 1:
+            conditional = _combined(outputs, [condition.weight for condition in conditions])
+            combined = rescaled(combined, conditional, self.rescale)
+        if isinstance(question, Output):
+            return combined
+        return self.model.denoised(question.x, combined, question.sigma)
+
+    def _sigma(self, question: Denoise | Output) -> float:
+        if isinstance(question, Denoise):
+            return question.sigma
+        return float(self.model.sigma_at(np.array(question.time)))
+
+    def _rows(
+        self, shown: torch.Tensor, time: float, conditions: tuple[Condition, ...]
+    ) -> tuple[Predict, ...]:
+        return tuple(Predict(self.weights, shown, time, condition.states) for condition in conditions)
 
     def _shared(self, row: Predict, condition: Condition) -> Share:
         key = ("first row", self.weights, self.origin.key, row.time, condition.key)
         return Share(key, lambda _: predict(row))
+
+
+def _combined(outputs: Sequence[torch.Tensor], coefficients: Sequence[float]) -> torch.Tensor:
+    (first, scale), *others = [pair for pair in zip(outputs, coefficients, strict=True) if pair[1]]
+    combined = first * scale
+    for output, coefficient in others:
+        combined = torch.add(combined, output, alpha=coefficient)
+    return combined
+
+
+def rescaled(guided: torch.Tensor, conditional: torch.Tensor, amount: float) -> torch.Tensor:
+    """Lin et al. 2023 (arXiv:2305.08891), equations 14 to 16, against overexposure.
+
+    Args:
+        guided: what guidance makes of the network's outputs, of one picture.
+        conditional: what the network says without guidance.
+        amount: 1 keeps the conditional output's standard deviation, 0 changes nothing.
+    """
+    return guided * (amount * conditional.std() / guided.std() + (1 - amount))
 
 
 def predict(row: Predict) -> Coroutine:
@@ -100,19 +160,39 @@ def conditions_for(
     """
     rows = [Condition(*positive, coefficient=cfg_scale)]
     if negative is not None:
-        rows.insert(0, Condition(*negative, coefficient=1 - cfg_scale))
+        rows.insert(0, Condition(*negative, coefficient=1 - cfg_scale, weight=0.0))
     return tuple(row for row in rows if row.coefficient != 0)
 
 
-def guided(sampler: Sampling, guidance: Guidance) -> Generator[Any, Any, torch.Tensor]:
-    """Runs a sampler, answering its `Denoise` itself and passing every other request on."""
-    answer: Any = None
+def guided(sampling: Sampling, guidance: Guidance) -> Generator[Any, Any, torch.Tensor]:
+    """Runs a sampler, turning its questions to the model into rows and passing every other request on."""
+    answers: Any = None
+    evaluation = 0
     while True:
         try:
-            request = sampler.send(answer)
+            asked = sampling.send(answers)
         except StopIteration as finished:
             return cast(torch.Tensor, finished.value)
-        if isinstance(request, Denoise):
-            answer = yield from guidance.denoise(request)
-        else:
-            answer = yield request
+        questions = asked if isinstance(asked, tuple) else (asked,)
+        answered = yield from _answered(questions, guidance, evaluation)
+        answers = answered if isinstance(asked, tuple) else answered[0]
+        evaluation += any(not isinstance(one, Draw) for one in questions)
+
+
+def _answered(
+    questions: tuple[Question, ...], guidance: Guidance, evaluation: int
+) -> Generator[Any, Any, list[Any]]:
+    """All that is asked for goes out together."""
+    conditions = [
+        () if isinstance(one, Draw) else guidance.conditions_at(one, evaluation) for one in questions
+    ]
+    requests = [
+        (one,) if isinstance(one, Draw) else guidance.rows(one, its)
+        for one, its in zip(questions, conditions, strict=True)
+    ]
+    outputs = iter((yield tuple(chain.from_iterable(requests))))
+    parts = [tuple(islice(outputs, len(rows))) for rows in requests]
+    return [
+        part[0] if isinstance(one, Draw) else guidance.answer(one, its, part)
+        for one, its, part in zip(questions, conditions, parts, strict=True)
+    ]

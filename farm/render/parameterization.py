@@ -1,9 +1,14 @@
 """What a network's numbers mean: how its input is scaled, its time counted, its output read.
 
+All samplers see latents as picture + sigma·noise (variance exploding), whatever the network was trained on.
 Karras et al. 2022 (arXiv:2206.00364), table 1, in the discrete form of k-diffusion's wrappers.
 """
 
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,8 +18,8 @@ from farm.errors import CellFailed
 
 
 @dataclass(frozen=True, eq=False)
-class Parameterization:
-    """A network that was trained to predict the noise (eps) at discrete noise levels.
+class Parameterization(ABC):
+    """How a network's numbers are read.
 
     Attributes:
         log_sigmas: natural logarithms of the training noise levels, rising, float64.
@@ -22,65 +27,208 @@ class Parameterization:
 
     log_sigmas: np.ndarray
 
-    @property
-    def last_time(self) -> int:
-        """The training timestep with the most noise."""
-        return len(self.log_sigmas) - 1
+    @cached_property
+    def sigmas(self) -> np.ndarray:
+        """The training noise levels, rising, float64."""
+        return np.asarray(np.exp(self.log_sigmas))
 
     @property
     def sigma_min(self) -> float:
         """The smallest training noise level."""
-        return float(np.exp(self.log_sigmas[0]))
+        return float(self.sigmas[0])
 
     @property
     def sigma_max(self) -> float:
         """The largest training noise level."""
-        return float(np.exp(self.log_sigmas[-1]))
+        return float(self.sigmas[-1])
 
+    @abstractmethod
+    def time_at(self, sigma: float) -> float:
+        """What the network is told of a noise level."""
+
+    @abstractmethod
     def sigma_at(self, time: np.ndarray) -> np.ndarray:
-        """The noise level at training timesteps, fractions interpolated in the logarithm."""
-        return np.asarray(np.exp(np.interp(time, np.arange(len(self.log_sigmas)), self.log_sigmas)))
+        """The noise levels that these times tell of."""
+
+    @abstractmethod
+    def divisor(self, sigma: float) -> float:
+        """What the latents are divided by before the network sees them."""
+
+    @abstractmethod
+    def denoised(self, x: torch.Tensor, output: torch.Tensor, sigma: float) -> torch.Tensor:
+        """The clean latents that the network's output points at."""
+
+    def input(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        """What the network is shown for latents `x`."""
+        return x / self.divisor(sigma)
+
+    def initial(self, noise: torch.Tensor, sigma: float, unit_variance: bool = False) -> torch.Tensor:
+        """What a sampler starts from: pure noise.
+
+        Args:
+            noise: standard normal.
+            sigma: its standard deviation.
+            unit_variance: scale it so that the network is shown the noise as it is.
+        """
+        return noise * (self.divisor(sigma) if unit_variance else sigma)
+
+    def evenly(self, high: float, low: float, count: int) -> np.ndarray:
+        """Noise levels at even distances of training, from `high` exactly; both within the model's range."""
+        high, low = (min(max(sigma, self.sigma_min), self.sigma_max) for sigma in (high, low))
+        sigmas = self._evenly(high, low, count)
+        sigmas[0] = high
+        return sigmas
+
+    def _evenly(self, high: float, low: float, count: int) -> np.ndarray:
+        return self.sigma_at(np.linspace(self.time_at(high), self.time_at(low), count))
+
+
+class Noise(Parameterization):
+    """Of networks that predict the noise (eps), at discrete noise levels. Their time is the level's index."""
 
     def time_at(self, sigma: float) -> float:
         """The training timestep of a noise level, with its fraction."""
         return float(np.interp(np.log(sigma), self.log_sigmas, np.arange(len(self.log_sigmas))))
 
-    def initial(self, noise: torch.Tensor, sigma: float) -> torch.Tensor:
-        """What a sampler starts from: pure noise of standard deviation `sigma`."""
-        return noise * sigma
+    def sigma_at(self, time: np.ndarray) -> np.ndarray:
+        """The noise level at training timesteps, fractions interpolated in the logarithm."""
+        return np.asarray(np.exp(np.interp(time, np.arange(len(self.log_sigmas)), self.log_sigmas)))
 
-    def input(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
-        """What the network is shown for latents `x`: scaled to unit variance."""
-        return x / float(np.sqrt(sigma**2 + 1))
+    def divisor(self, sigma: float) -> float:
+        """Which leaves unit variance, if the picture has it."""
+        return math.sqrt(sigma**2 + 1)
 
     def denoised(self, x: torch.Tensor, output: torch.Tensor, sigma: float) -> torch.Tensor:
-        """The clean latents that the network's output points at."""
+        """The latents without the noise."""
         return x - sigma * output
+
+
+class Velocity(Noise):
+    """Of networks that predict v = (noise − sigma·picture) / √(sigma² + 1).
+
+    Salimans & Ho 2022 (arXiv:2202.00512), appendix D; as k-diffusion's DiscreteVDDPMDenoiser.
+    """
+
+    def denoised(self, x: torch.Tensor, output: torch.Tensor, sigma: float) -> torch.Tensor:
+        """The latents without the noise, from both combined."""
+        return x / (sigma**2 + 1) - output * (sigma / math.sqrt(sigma**2 + 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Flow(Parameterization):
+    """Of networks that predict noise − picture, on the straight line (1 − s)·picture + s·noise.
+
+    Rectified flow: Liu et al. 2022 (arXiv:2209.03003). In our scale sigma is s / (1 − s).
+
+    Attributes:
+        shift: how far the even steps of training lean to noise: s becomes shift·s / (1 + (shift − 1)·s).
+            Esser et al. 2024 (arXiv:2403.03206), section 5.3.2.
+    """
+
+    shift: float = 1.0
+
+    def time_at(self, sigma: float) -> float:
+        """s, in as many parts as there are training timesteps."""
+        return len(self.log_sigmas) * sigma / (1 + sigma)
+
+    def sigma_at(self, time: np.ndarray) -> np.ndarray:
+        """The noise level at times, at most the model's largest."""
+        return _from_line(np.asarray(time) / len(self.log_sigmas))
+
+    def divisor(self, sigma: float) -> float:
+        """Which leads onto the straight line."""
+        return 1 + sigma
+
+    def denoised(self, x: torch.Tensor, output: torch.Tensor, sigma: float) -> torch.Tensor:
+        """The picture's end of the line."""
+        return (x - sigma * output) / (1 + sigma)
+
+    def _evenly(self, high: float, low: float, count: int) -> np.ndarray:
+        ends = (1.0 if sigma >= self.sigma_max else sigma / (1 + sigma) for sigma in (high, low))
+        first, last = (shifted(s, 1 / self.shift) for s in ends)
+        return _from_line(shifted(np.linspace(first, last, count), self.shift))
+
+
+MOST_NOISE = 0.9999
+"""The largest s of a flow: at 1 sigma is infinite; at 9999 float32 latents still carry a picture, to 1e-3."""
+
+
+def shifted(s: Any, shift: float) -> Any:
+    """Leans s to noise; a shift of 1/shift undoes it."""
+    return shift * s / (1 + (shift - 1) * s)
+
+
+def _from_line(s: np.ndarray) -> np.ndarray:
+    s = np.minimum(s, MOST_NOISE)
+    return np.asarray(s / (1 - s))
 
 
 DEFAULTS = {"beta_start": 0.0001, "beta_end": 0.02, "num_train_timesteps": 1000, "beta_schedule": "linear"}
 """Of the schedulers of diffusers, for what a `scheduler_config.json` does not say."""
 
+LEAST_SIGNAL = 4.8973451890853435e-08
+"""The last alphas_cumprod of a zero terminal SNR, as in A1111 and ComfyUI: sigma ends at 4518.8, not at ∞."""
 
-def parameterization_of(scheduler_config: dict[str, Any]) -> Parameterization:
+
+def parameterization_of(
+    scheduler_config: Mapping[str, Any], zero_terminal_snr: bool | None = None
+) -> Parameterization:
     """Reads a diffusers `scheduler_config.json`.
 
+    Args:
+        scheduler_config: the file's content.
+        zero_terminal_snr: whether training ended in pure noise; None is as the file says. A flow always does.
+
     Raises:
-        CellFailed: for a prediction type or a beta schedule that is not supported.
+        CellFailed: for a prediction type or noise levels that are not supported.
     """
-    config = DEFAULTS | scheduler_config
-    _demand(config, "prediction_type", "epsilon")
-    _demand(config, "rescale_betas_zero_snr", False)
+    config = DEFAULTS | dict(scheduler_config)
+    if zero_terminal_snr is not None:
+        config["rescale_betas_zero_snr"] = zero_terminal_snr
+    predicts = "flow_prediction" if "Flow" in str(config.get("_class_name")) else "epsilon"
+    match config.get("prediction_type", predicts):
+        case "epsilon":
+            return Noise(_log_sigmas(config))
+        case "v_prediction":
+            return Velocity(_log_sigmas(config))
+        case "flow_prediction":
+            return _flow(config)
+        case other:
+            raise CellFailed(
+                _not_supported("prediction_type", other, "epsilon, v_prediction and flow_prediction are")
+            )
+
+
+def _log_sigmas(config: Mapping[str, Any]) -> np.ndarray:
     alphas_cumprod = np.cumprod(1 - _betas(config))
-    return Parameterization(log_sigmas=0.5 * np.log((1 - alphas_cumprod) / alphas_cumprod))
+    if config.get("rescale_betas_zero_snr"):
+        alphas_cumprod = rescaled_to_zero_snr(alphas_cumprod)
+    return np.asarray(0.5 * np.log((1 - alphas_cumprod) / alphas_cumprod))
 
 
-def _demand(config: dict[str, Any], name: str, supported: Any) -> None:
-    if (value := config.get(name, supported)) != supported:
-        raise CellFailed(f"{name} {value!r} of the checkpoint is not supported; {supported!r} is")
+def rescaled_to_zero_snr(alphas_cumprod: np.ndarray) -> np.ndarray:
+    """Lin et al. 2023 (arXiv:2305.08891), algorithm 1; the last level stays short of pure noise.
+
+    Args:
+        alphas_cumprod: share of the picture's variance at each training timestep, falling.
+    """
+    signal = np.sqrt(alphas_cumprod)
+    signal = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
+    rescaled = signal**2
+    rescaled[-1] = LEAST_SIGNAL
+    return np.asarray(rescaled)
 
 
-def _betas(config: dict[str, Any]) -> np.ndarray:
+def _flow(config: Mapping[str, Any]) -> Flow:
+    for name in ("use_dynamic_shifting", "invert_sigmas", "shift_terminal"):
+        if value := config.get(name):
+            raise CellFailed(_not_supported(name, value, "flow without it is"))
+    shift = float(config.get("shift", config.get("flow_shift", 1.0)))
+    count = config["num_train_timesteps"]
+    return Flow(np.log(_from_line(shifted(np.arange(1, count + 1) / count, shift))), shift)
+
+
+def _betas(config: Mapping[str, Any]) -> np.ndarray:
     if config.get("trained_betas"):
         return np.asarray(config["trained_betas"], dtype=np.float64)
     start, end, count = config["beta_start"], config["beta_end"], config["num_train_timesteps"]
@@ -89,7 +237,18 @@ def _betas(config: dict[str, Any]) -> np.ndarray:
             return np.asarray(np.linspace(start**0.5, end**0.5, count) ** 2)
         case "linear":
             return np.linspace(start, end, count)
+        case "squaredcos_cap_v2":
+            return _cosine_betas(count)
         case other:
-            raise CellFailed(
-                f"beta_schedule {other!r} of the checkpoint is not supported; scaled_linear and linear are"
-            )
+            supported = "scaled_linear, linear and squaredcos_cap_v2 are"
+            raise CellFailed(_not_supported("beta_schedule", other, supported))
+
+
+def _cosine_betas(count: int) -> np.ndarray:
+    """Nichol & Dhariwal 2021 (arXiv:2102.09672), equation 17, and the cap of 0.999 below it."""
+    alphas_cumprod = np.cos((np.arange(count + 1) / count + 0.008) / 1.008 * np.pi / 2) ** 2
+    return np.asarray(np.minimum(1 - alphas_cumprod[1:] / alphas_cumprod[:-1], 0.999))
+
+
+def _not_supported(name: str, value: Any, supported: str) -> str:
+    return f"{name} {value!r} of the checkpoint is not supported; {supported}"

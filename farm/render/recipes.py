@@ -1,31 +1,43 @@
 """How a cell becomes a picture: coroutines that ask for whatever they need of a network."""
 
-from collections.abc import Hashable
+import math
+from collections.abc import Callable, Hashable
 from functools import partial
+from typing import Any
 
 import torch
 
 from farm.cell import Settings
+from farm.costs import schedule_of
+from farm.diffusers_schedulers import BadScheduler
 from farm.errors import CellFailed
+from farm.questions import Draw
 from farm.render.guidance import Condition, Guidance, Origin, conditions_for, guided
-from farm.render.noise import SeededNoise
-from farm.render.requests import Coroutine, Decode, Draw, EncodeText, Open, Share, Weights
+from farm.render.noise import CellNoise
+from farm.render.parameterization import Parameterization, parameterization_of
+from farm.render.requests import Coroutine, Decode, EncodeText, Open, Share, Weights
 from farm.render.runner import Model
 from farm.render.samplers import SAMPLERS
+from farm.render.samplers.scheduler import scheduled
 from farm.render.schedules import sigmas_for
-from farm.sampling import find_sampler
+from farm.sampling import BUILT_IN, DIFFUSERS, Sampler, Samplers, Schedule
 
 LATENT_CHANNELS = 4
 LATENT_SCALE = 8
 
 
-def text_to_image(settings: Settings) -> Coroutine:
-    """Renders a cell; returns uint8 pixels `(height, width, 3)`."""
+def text_to_image(settings: Settings, samplers: Samplers = BUILT_IN) -> Coroutine:
+    """Renders a cell; returns uint8 pixels `(height, width, 3)`.
+
+    Args:
+        settings: resolved.
+        samplers: that there are.
+    """
     weights = weights_of(settings)
     model: Model = yield Open(weights)
     _check_clip_skip(settings, model)
     conditions = yield from _conditions(settings, weights, model)
-    latents = yield from _sample(settings, weights, model, conditions)
+    latents = yield from _sample(settings, weights, model, conditions, samplers)
     return (yield Decode(weights, latents))
 
 
@@ -35,18 +47,57 @@ def weights_of(settings: Settings) -> Weights:
 
 
 def _sample(
-    settings: Settings, weights: Weights, model: Model, conditions: tuple[Condition, ...]
+    settings: Settings,
+    weights: Weights,
+    model: Model,
+    conditions: tuple[Condition, ...],
+    samplers: Samplers,
 ) -> Coroutine:
-    row = find_sampler(settings.sampler)
-    if row is None:
-        raise CellFailed(f"sampler {settings.sampler!r} is not known")
-    sigmas = sigmas_for(row.schedule, model.parameterization, settings.steps, row.discards_penultimate_sigma)
+    row, schedule = _rows(settings, samplers)
     shape = (LATENT_CHANNELS, settings.height // LATENT_SCALE, settings.width // LATENT_SCALE)
-    noise = SeededNoise(settings.seed, shape, model.device)
-    x = model.parameterization.initial((yield Draw(noise)), sigmas[0])
-    origin = Origin(key=(settings.seed, shape, sigmas[0]), x=x)
-    guidance = Guidance(weights, model.parameterization, conditions, origin)
-    return (yield from guided(SAMPLERS[row.algorithm](x, sigmas, noise), guidance))
+    noise = CellNoise(settings, shape, model.device)
+    drawn = yield Draw(noise.initial)
+    parameterization = parameterization_of(model.scheduler_config, settings.zero_terminal_snr)
+    options = {name: OPTIONS[name](settings, parameterization) for name in row.options}
+    guidance = partial(
+        Guidance, weights, parameterization, conditions,
+        rescale=settings.guidance_rescale, minimum_sigma=settings.negative_guidance_minimum_sigma,
+    )  # fmt: skip
+    if row.algorithm == DIFFUSERS:
+        scheduling = scheduled(
+            drawn, settings.steps, model.scheduler_config, noise.generator, settings.zero_terminal_snr,
+            **options, **row.fixed,
+        )  # fmt: skip
+        return (yield from guided(scheduling, guidance(origin=Origin(noise.key, drawn))))
+    sigmas = sigmas_for(settings, row, schedule, parameterization)
+    x = parameterization.initial(drawn, sigmas[0], row.starts_at_unit_variance)
+    origin = Origin(key=(*noise.key, sigmas[0], row.starts_at_unit_variance), x=x)
+    algorithm = SAMPLERS[row.algorithm] if isinstance(row.algorithm, str) else row.algorithm
+    drawn_from = noise.for_sampler(row, sigmas)
+    sampling = algorithm(x, sigmas, drawn_from, **options, **row.fixed)
+    return (yield from guided(sampling, guidance(origin=origin)))
+
+
+def _rows(settings: Settings, samplers: Samplers) -> tuple[Sampler, Schedule]:
+    try:
+        row = samplers[settings.sampler]
+        return row, schedule_of(row, settings.schedule, samplers)
+    except (KeyError, BadScheduler) as unknown:
+        why = unknown if isinstance(unknown, BadScheduler) else "is not known"
+        named = f"sampler {settings.sampler!r} with schedule {settings.schedule!r}"
+        raise CellFailed(f"{named} {why}") from unknown
+
+
+OPTIONS: dict[str, Callable[[Settings, Parameterization], Any]] = {
+    "eta": lambda settings, _: settings.eta,
+    "s_churn": lambda settings, _: settings.s_churn,
+    "s_tmin": lambda settings, _: settings.s_tmin,
+    "s_tmax": lambda settings, _: math.inf if settings.s_tmax is None else settings.s_tmax,
+    "s_noise": lambda settings, _: settings.s_noise,
+    "sigma_min": lambda settings, model: settings.sigma_min or model.sigma_min,
+    "time_at": lambda _, model: model.time_at,
+}
+"""What can be handed to a sampler, by `farm.sampling.Sampler.options`."""
 
 
 def _conditions(settings: Settings, weights: Weights, model: Model) -> Coroutine:

@@ -17,6 +17,7 @@ from farm.render.engine import Engine, Finished
 from farm.render.recipes import text_to_image, weights_of
 from farm.render.requests import Weights
 from farm.render.runner import LOADED_AT_ONCE, Runner
+from farm.sampling import BUILT_IN, Samplers
 from farm.weights.checkpoint import Networks, load_checkpoint
 
 
@@ -53,7 +54,7 @@ class Renderer:
         self._engine = Engine(self._runner, self._capacity)
         self._names = count()  # cells of several jobs can have the same number
         self._cells: dict[Hashable, Cell] = {}
-        self._held_back: deque[Cell] = deque()
+        self._held_back: deque[tuple[Cell, Samplers]] = deque()
 
     @property
     def hungry(self) -> int:
@@ -65,25 +66,36 @@ class Renderer:
         """Whether nothing is in flight."""
         return not (self._cells or self._held_back)
 
-    def submit(self, cell: Cell) -> None:
-        """Lets a cell wait for its turn."""
-        self._held_back.append(cell)
+    def submit(self, cell: Cell, samplers: Samplers = BUILT_IN) -> None:
+        """Lets a cell wait for its turn.
+
+        Args:
+            cell: to render.
+            samplers: that it can name.
+        """
+        self._held_back.append((cell, samplers))
 
     def step(self) -> list[Rendered]:
         """Runs one batch; returns the cells that finished by it, often none."""
         self._let_in()
         return [self._rendered(finished) for finished in self._engine.step()]
 
+    def close(self) -> None:
+        """Drops what is in flight and ends the threads that draw noise."""
+        self._engine.close()
+        self._cells.clear()
+        self._held_back.clear()
+
     def _let_in(self) -> None:
         """Not more checkpoints in flight than stay loaded, or every batch would load one again."""
         in_use = self._in_use()
         while self._held_back:
-            in_use.add(weights_of(self._held_back[0].settings))
+            in_use.add(weights_of(self._held_back[0][0].settings))
             if len(in_use) > LOADED_AT_ONCE:
                 return
-            name, cell = next(self._names), self._held_back.popleft()
+            name, (cell, samplers) = next(self._names), self._held_back.popleft()
             self._cells[name] = cell
-            self._engine.submit(name, text_to_image(cell.settings))
+            self._engine.submit(name, text_to_image(cell.settings, samplers))
 
     def _in_use(self) -> set[Weights]:
         return {weights_of(cell.settings) for cell in self._cells.values()}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 
@@ -21,36 +21,6 @@ class Weights:
 
     model: str
     precision: str = "auto"
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """The next tensor of a cell's own noise, answered at once; see `farm.render.noise`."""
-
-    source: "NoiseSource"
-
-
-class NoiseSource(Protocol):
-    """Where a cell's noise comes from; it belongs to the cell, not to the batch."""
-
-    def draw(self) -> torch.Tensor:
-        """The next draw, of the latents' shape `(4, height/8, width/8)`, standard normal."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Denoise:
-    """A sampler's question, answered by the guidance: the denoised latents at this sigma.
-
-    Attributes:
-        x: latents `(4, height/8, width/8)` with noise of standard deviation `sigma`.
-        sigma: noise level.
-        step: index of the sampling step, from 0.
-    """
-
-    x: torch.Tensor
-    sigma: float
-    step: int
 
 
 @dataclass(frozen=True, slots=True)

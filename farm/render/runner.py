@@ -1,7 +1,7 @@
 """The tensors: batches of requests become calls of networks."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -11,7 +11,6 @@ import torch
 from farm.errors import CellFailed
 from farm.render.capacity import is_out_of_memory
 from farm.render.device import dtype_for
-from farm.render.parameterization import Parameterization, parameterization_of
 from farm.render.requests import Decode, EncodeText, Open, Predict, Request, Weights
 from farm.weights.checkpoint import Networks
 
@@ -26,13 +25,13 @@ class Model:
     """What a recipe must know of a checkpoint.
 
     Attributes:
-        parameterization: how the UNet's numbers are read.
+        scheduler_config: as in `scheduler/scheduler_config.json`: how the UNet's numbers are read.
         text_layers: of the text encoder; the largest clip_skip.
         chunks: turns a text into token ids, one tuple for each chunk the text encoder takes at once.
         device: where its tensors lie.
     """
 
-    parameterization: Parameterization
+    scheduler_config: Mapping[str, Any]
     text_layers: int
     chunks: Callable[[str], list[tuple[int, ...]]]
     device: torch.device
@@ -44,11 +43,15 @@ class Runner:
     Args:
         load: reads a checkpoint, by its name, onto a device in a type.
         device: what the networks run on.
+        bucket: rows of every call of a network. Fewer are filled up with copies of the first, more go in
+            several calls: an answer then does not depend, to the bit, on who else was in its batch.
+            A call that does not fit into memory will not fit in halves either.
     """
 
-    def __init__(self, load: LoadNetworks, device: torch.device) -> None:
+    def __init__(self, load: LoadNetworks, device: torch.device, bucket: int | None = None) -> None:
         self._load = load
         self._device = device
+        self._bucket = bucket
         self._loaded: OrderedDict[Weights, Networks] = OrderedDict()
         self._answers: dict[type, Callable[[Any], list[Any]]] = {
             Open: self._open,
@@ -59,7 +62,15 @@ class Runner:
 
     def run(self, requests: list[Request]) -> list[Any]:
         """Answers requests of one batch key, each by its own answer or exception."""
-        return self._answers[type(requests[0])](requests)
+        answer = self._answers[type(requests[0])]
+        if self._bucket is None or isinstance(requests[0], Open):
+            return answer(requests)
+        answers: list[Any] = []
+        for start in range(0, len(requests), self._bucket):
+            rows = requests[start : start + self._bucket]
+            filling = [rows[0]] * (self._bucket - len(rows))
+            answers += answer([*rows, *filling])[: len(rows)]
+        return answers
 
     def done_with(self, weights: Weights) -> None:
         """Lets these go before any others when room is needed: nothing in flight asks for them."""
@@ -99,7 +110,7 @@ class Runner:
     def _model(self, weights: Weights) -> Model:
         networks = self._networks(weights)
         return Model(
-            parameterization=parameterization_of(networks.scheduler_config),
+            scheduler_config=networks.scheduler_config,
             text_layers=networks.text_encoder.config.num_hidden_layers,
             # not the networks themselves: whoever holds a Model must not keep them on the device
             chunks=partial(

@@ -216,6 +216,7 @@ function show(cell) {
   fact(facts, "status", cell.status);
   fact(facts, "error", cell.error);
   for (const [name, value] of Object.entries({ ...job.shared, ...cell.settings })) fact(facts, name, value);
+  fact(facts, "evaluations", cell.evaluations || "");
   for (const [name, value] of Object.entries(cell.columns || {})) fact(facts, name, value);
   fact(facts, "seconds", cell.seconds);
   fact(facts, "worker", cell.worker);
@@ -291,8 +292,8 @@ function start() {
 }
 
 element("name").textContent = job.name;
-element("shared").textContent = Object.entries(job.shared)
-  .filter(([, value]) => value !== "").map(([name, value]) => name + ": " + value).join(" · ");
+element("shared").textContent = Object.entries(job.heading)
+  .map(([name, value]) => name + ": " + value).join(" · ");
 for (const file of job.files) {
   const anchor = make("a", file);
   anchor.href = link(file);

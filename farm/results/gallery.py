@@ -18,7 +18,7 @@ from farm.results.index import INDEX
 from farm.results.infotext import infotext
 from farm.results.journal import Record
 from farm.results.page import PAGE, asset, policy
-from farm.results.pages import shared_settings
+from farm.results.pages import is_usual, shared_settings
 from farm.results.sheet import SHEETS
 from farm.results.whole import whole_file
 
@@ -62,6 +62,9 @@ def _data(plan: Plan, records: Mapping[str, Record], beside: list[str]) -> Itera
         "axes": [{"name": axis.name, "titles": [value.title for value in axis.values]} for axis in plan.axes],
         "layout": asdict(plan.layout),
         "shared": shared,
+        "heading": {
+            name: value for name, value in {**shared, **plan.asked}.items() if not is_usual(name, value)
+        },
         "size": {
             "width": max((cell.settings.width for cell in cells), default=1),
             "height": max((cell.settings.height for cell in cells), default=1),
@@ -89,6 +92,7 @@ def _entry(cell: Cell, record: Record | None, own: list[str]) -> dict[str, Any]:
         "status": record.status if record else "pending",
         "key": cell.key,
         "settings": {name: getattr(cell.settings, name) for name in own},
+        "evaluations": cell.evaluations,
         "infotext": infotext(cell),
     }
     if record:

@@ -8,7 +8,8 @@ from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 
-from farm.cell import SETTING_NAMES, Cell, Scalar
+from farm.axes import AxisValue
+from farm.cell import SETTING_NAMES, Cell, SettingValue
 from farm.plan import Plan
 from farm.results.columns import columns_of
 from farm.results.journal import Record
@@ -16,6 +17,7 @@ from farm.results.whole import whole_file
 from farm.results.writing import shown
 
 INDEX = "index.csv"
+_COLUMNS = (*SETTING_NAMES, "evaluations")
 _OUTCOME = ("seconds", "worker", "error")
 _SUSPECT = frozenset("'=+-@\t\r")
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
@@ -26,7 +28,8 @@ def write_index(plan: Plan, records: Mapping[str, Record], folder: Path) -> Path
     """Write `index.csv` whole: cell, the axes, status, file, every setting, …, the plugins' columns.
 
     A cell without a record stands there as `pending`. Where an axis is a setting, its column stands among the
-    axes only. Text goes through `neutral`, numbers through `shown`, and the plugins' columns are those of
+    axes only and says what was asked; the other settings are the resolved ones, empty where they are
+    `automatic`. Text goes through `neutral`, numbers through `shown`, and the plugins' columns are those of
     `columns_of`.
 
     Args:
@@ -52,7 +55,7 @@ def write_index(plan: Plan, records: Mapping[str, Record], folder: Path) -> Path
     return path
 
 
-def neutral(value: Scalar) -> Scalar:
+def neutral(value: SettingValue) -> SettingValue:
     """`value` such that no spreadsheet takes it for a formula.
 
     Text that begins with `=`, `+`, `-`, `@`, a tab or a carriage return, and is not a number, gets an
@@ -69,16 +72,16 @@ def restored(text: str) -> str:
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
-def _written(value: Scalar) -> str:
+def _written(value: SettingValue) -> str:
     return shown(neutral(value))
 
 
 def _header(plan: Plan, extras: Sequence[str]) -> Iterator[str]:
     """The columns' names; one that is taken already says what kind it is."""
-    taken = {"cell", "status", "file", *SETTING_NAMES, "model_hash", *_OUTCOME}
+    taken = {"cell", "status", "file", *_COLUMNS, "model_hash", *_OUTCOME}
     axes = [axis.name for axis in plan.axes]
     yield "cell"
-    yield from (f"axis {name}" if name in taken - set(SETTING_NAMES) else name for name in axes)
+    yield from (f"axis {name}" if name in taken - set(_COLUMNS) else name for name in axes)
     yield from ("status", "file")
     yield from _remaining_settings(plan)
     yield "model_hash"
@@ -88,17 +91,26 @@ def _header(plan: Plan, extras: Sequence[str]) -> Iterator[str]:
 
 def _remaining_settings(plan: Plan) -> list[str]:
     axes = {axis.name for axis in plan.axes}
-    return [name for name in SETTING_NAMES if name not in axes]
+    return [name for name in _COLUMNS if name not in axes]
 
 
-def _row(plan: Plan, cell: Cell, record: Record | None) -> Iterator[Scalar]:
+def _row(plan: Plan, cell: Cell, record: Record | None) -> Iterator[SettingValue]:
     yield cell.number
     for axis, index in zip(plan.axes, cell.coordinates):
-        swept = axis.name in SETTING_NAMES
-        yield getattr(cell.settings, axis.name) if swept else axis.values[index].title
+        value = axis.values[index]
+        yield value.settings[axis.name] if axis.name in value.settings else _otherwise(axis.name, value, cell)
     yield record.status if record else "pending"
     yield record.file if record else ""
     for name in _remaining_settings(plan):
-        yield getattr(cell.settings, name)
+        yield _setting(name, cell)
     yield cell.model_hash
     yield from (record.seconds, record.worker, record.error) if record else ("", "", "")
+
+
+def _otherwise(axis: str, value: AxisValue, cell: Cell) -> SettingValue:
+    """Of an axis that is called as a setting, for a value that does not set it; else its title."""
+    return _setting(axis, cell) if axis in _COLUMNS else value.title
+
+
+def _setting(name: str, cell: Cell) -> SettingValue:
+    return cell.evaluations if name == "evaluations" else getattr(cell.settings, name)

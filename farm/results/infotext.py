@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 import farm
 from farm.cell import Cell, PluginUse, Scalar, Settings
 from farm.errors import FarmError
+from farm.results.a1111 import noise_keys, sampler_keys, sampling_keys
 from farm.results.writing import shown
 
 INFOTEXT_CHUNK = "parameters"
@@ -44,13 +45,16 @@ def _parameters(cell: Cell) -> dict[str, Scalar | None]:
     settings = cell.settings
     return {
         "Steps": settings.steps,
-        "Sampler": settings.sampler,
+        **sampler_keys(settings),
         "CFG scale": settings.cfg_scale,
         "Seed": settings.seed,
         "Size": f"{settings.width}x{settings.height}",
         "Model hash": cell.model_hash[:10] or None,
         "Model": settings.model.replace(",", "").replace(":", "") or None,
+        **noise_keys(settings),
         "Clip skip": settings.clip_skip if settings.clip_skip > 1 else None,
+        "ENSD": settings.eta_noise_seed_delta or None,
+        **sampling_keys(settings),
     }
 
 
@@ -112,6 +116,7 @@ def _cell(entry: Mapping[str, Any]) -> Cell:
         plugins=tuple(PluginUse(**use) for use in entry["plugins"]),
         model_hash=entry["model_hash"],
         key=entry["key"],
+        evaluations=entry.get("evaluations", 0),  # cells of before have none
     )
 
 

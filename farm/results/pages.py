@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from farm.axes import Axis
-from farm.cell import SETTING_NAMES, Cell, Scalar
+from farm.cell import DEFAULTS, SETTING_NAMES, Cell, SettingValue
 from farm.plan import Plan
 
 Place = tuple[int, int, int, int]
@@ -84,9 +84,17 @@ def _positions(plan: Plan, *fields: str) -> list[int | None]:
     return [order.get(getattr(plan.layout, field)) for field in fields]
 
 
-def shared_settings(cells: Collection[Cell]) -> dict[str, Scalar]:
+def is_usual(name: str, value: SettingValue) -> bool:
+    """Whether a setting need not be told where space is dear."""
+    return name not in _ALWAYS_TOLD and name in DEFAULTS and value == DEFAULTS[name]
+
+
+_ALWAYS_TOLD = frozenset({"model", "prompt", "sampler", "steps", "cfg_scale", "seed", "width", "height"})
+
+
+def shared_settings(cells: Collection[Cell]) -> dict[str, SettingValue]:
     """The settings that all these cells have in common."""
-    shared: dict[str, Scalar] = {}
+    shared: dict[str, SettingValue] = {}
     for name in SETTING_NAMES:
         values = {getattr(cell.settings, name) for cell in cells}
         if len(values) == 1:

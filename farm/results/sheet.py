@@ -10,7 +10,7 @@ from farm.results.grid import Frame, Heading, frames
 from farm.results.journal import Record
 from farm.results.lettering import draw
 from farm.results.names import slug
-from farm.results.pages import Page, pages, shared_settings, sides
+from farm.results.pages import Page, is_usual, pages, shared_settings, sides
 from farm.results.tiles import Size, picture_size, tile
 from farm.results.whole import whole_file
 from farm.results.writing import shown
@@ -62,21 +62,18 @@ def _write_page(
 
 def _heading(plan: Plan, page: Page) -> Heading:
     swept = {axis.name for axis in plan.axes}
-    shared = shared_settings(page.cells.values())
-    shared = {name: value for name, value in shared.items() if name not in swept}
+    shared = {
+        name: value
+        for name, value in {**shared_settings(page.cells.values()), **plan.asked}.items()
+        if name not in swept and not is_usual(name, value)
+    }
     if "width" in shared and "height" in shared:
         shared["size"] = f"{shared.pop('width')}x{shared.pop('height')}"
-    for name, default in _UNREMARKABLE.items():
-        if shared.get(name) == default:
-            del shared[name]
     return Heading(
         title=plan.name,
         values="   ".join(f"{name}: {title}" for name, title in page.values),
         settings=" · ".join(f"{name}: {shown(value)}" for name, value in shared.items()),
     )
-
-
-_UNREMARKABLE = {"negative_prompt": "", "clip_skip": 1, "precision": "auto"}
 
 
 def _box(page: Page, records: Mapping[str, Record], folder: Path) -> Size:

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from farm.job import job_schema
-from farm.sampling import SAMPLERS
+from farm.sampling import BUILT_IN, SAMPLERS, ddim_steps
 from farm.workspace import shipped
 
 HEAVY = ("torch", "ray", "diffusers", "transformers", "pandas", "scipy")
@@ -13,8 +13,17 @@ HEAVY = ("torch", "ray", "diffusers", "transformers", "pandas", "scipy")
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["plan", "small.yaml"], ["check", "small.yaml"], ["samplers"], ["models"], ["schema"]],
-    ids=lambda arguments: arguments[0],
+    [
+        ["--help"],
+        ["plan", "small.yaml"],
+        ["check", "small.yaml"],
+        ["samplers"],
+        ["samplers", "--diffusers"],
+        ["schedules"],
+        ["models"],
+        ["schema"],
+    ],
+    ids=" ".join,
 )
 def test_what_renders_nothing_imports_nothing_heavy(workspace, arguments):
     code = (
@@ -31,7 +40,43 @@ def test_what_renders_nothing_imports_nothing_heavy(workspace, arguments):
 def test_samplers_lists_every_sampler(farm):
     rows = json.loads(farm("samplers", "--json").out)
     assert [row["name"] for row in rows] == [row.name for row in SAMPLERS]
-    assert "k_euler_a" in farm("samplers").out
+    said = farm("samplers").out
+    assert "k_euler_a" in said and "diffusers:ClassName" in said
+
+
+def test_samplers_counts_evaluations_at_any_steps(farm):
+    rows = {row["name"]: row for row in json.loads(farm("samplers", "--steps", "7", "--json").out)}
+    assert rows["Heun"]["evaluations_at_7_steps"] == 13
+    assert rows["DDIM"]["evaluations_at_7_steps"] == ddim_steps(7)
+    assert rows["DPM fast"]["takes_others"] is False
+
+
+def test_schedulers_of_diffusers_are_listed_with_their_options(farm):
+    rows = {row["name"]: row["options"] for row in json.loads(farm("samplers", "--diffusers", "--json").out)}
+    assert "solver_order" in rows["diffusers:DPMSolverMultistepScheduler"]
+
+
+def test_schedules_lists_every_schedule(farm):
+    rows = json.loads(farm("schedules", "--json").out)
+    assert [row["name"] for row in rows] == list(BUILT_IN.schedules)
+    assert "SGM Uniform" in farm("schedules").out
+
+
+def test_the_plan_tells_steps_twins_and_what_does_not_matter(farm):
+    said = farm(
+        "plan",
+        "small.yaml",
+        "--set",
+        "evaluations=10,20",
+        "--set",
+        "sampler=Heun,DPM adaptive",
+        "--set",
+        "eta=.5",
+    ).out
+    assert "small: 8 cells, 6 different pictures" in said
+    assert "steps: DPM adaptive 20; Heun 5, 10" in said
+    assert "DPM adaptive chooses its own steps: `evaluations` does not matter to it" in said
+    assert "eta: no effect on Heun" in said
 
 
 def test_models_lists_what_lies_there(farm):

@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -165,3 +168,31 @@ def test_a_drawn_seed_outlives_a_run_that_does_not_need_it(farm, workspace):
     assert set(index(workspace).seed) == {5}
     assert "4 are there already, 0 to render" in farm("run", "small.yaml", "--inline").err
     assert set(index(workspace).seed) == {drawn}
+
+
+def test_a_workspace_plugin_adds_a_sampler_and_a_schedule(farm, workspace):
+    text = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
+    [code] = [code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "Midpoint" in code]
+    (workspace / "plugins").mkdir()
+    (workspace / "plugins" / "midpoint.py").write_text(code, encoding="utf-8")
+    names = "[Euler a, LMS, Midpoint, LMS Squares, diffusers:DDIMScheduler]"
+    job = JOB.replace("[Euler a, LMS]", names).replace("plugins:\n", "plugins:\n  midpoint: {}\n")
+    (workspace / "small.yaml").write_text(job, encoding="utf-8")
+    said = farm("run", "small.yaml", "--inline")
+    assert said.code == 0, said.err
+    table = index(workspace)
+    assert list(table.status) == ["done"] * 10
+    assert list(table.schedule[:5]) == ["uniform", "uniform", "uniform", "squares", "automatic"]
+    assert list(table.evaluations[:3]) == [3, 3, 6]
+    pictures = [np.asarray(Image.open(workspace / "results" / "small" / file)) for file in table.file]
+    assert len({picture.tobytes() for picture in pictures}) == 10
+
+
+def test_twins_are_rendered_once_and_shown_twice(farm, workspace):
+    said = farm(
+        "run", "small.yaml", "--inline", "--set", "cfg_scale=5", "--set", "eta=0,1", "--set", "sampler=LMS"
+    )
+    assert said.code == 0, said.err
+    table = index(workspace)
+    assert list(table.eta) == [0, 1] and list(table.status) == ["done"] * 2
+    assert len(set(table.file)) == 1 and len(journal(workspace)) == 1

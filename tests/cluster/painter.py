@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from farm.cell import Cell, Settings
+from farm.sampling import Samplers
 
 MODEL = "paint"
 
@@ -39,7 +40,7 @@ class Painter:
     def idle(self) -> bool:
         return not self.left
 
-    def submit(self, cell: Cell) -> None:
+    def submit(self, cell: Cell, samplers: Samplers) -> None:
         self.cells[cell.number] = cell
         self.left[cell.number] = cell.settings.steps
         with self.notes.open("a") as file:
@@ -49,6 +50,9 @@ class Painter:
         time.sleep(0.01)
         self.left = {number: left - 1 for number, left in self.left.items()}
         return [self.paint(number) for number, left in self.left.copy().items() if left <= 0]
+
+    def close(self) -> None:
+        self.left.clear()
 
     def paint(self, number: int) -> Painted:
         del self.left[number]

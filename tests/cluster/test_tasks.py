@@ -33,3 +33,10 @@ def test_cost_goes_by_rows_and_pixels(changes, times):
     cell = cells(["cat"], steps=20)[0]
     changed = replace(cell, settings=replace(cell.settings, **changes))
     assert cost(changed) == pytest.approx(times * cost(cell))
+
+
+def test_cost_goes_by_the_evaluations_that_the_plan_counted():
+    cell = cells(["cat"], steps=20)[0]
+    assert cost(replace(cell, evaluations=60)) == pytest.approx(3 * cost(cell))
+    unknown = replace(cell, settings=replace(cell.settings, sampler="Of a plugin"), evaluations=20)
+    assert cost(unknown) == cost(cell)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from farm.cell import PluginUse
 from farm.cluster.worker import OUTBOX, REPORTED_AT_ONCE, Worker
-from tests.cluster.painter import MODEL, Painter, cells, colour
+from tests.cluster.painter import MODEL, Painter, begun, cells, colour
 
 BRIGHT = """
 from farm.hooks import hookimpl
@@ -124,3 +124,24 @@ def test_closing_ends_all_threads(tmp_path):
     outcomes_of(worker, 1, cells(["cat"] * (OUTBOX + 9)))
     worker.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("closing")]
+
+
+def test_a_cell_whose_plugin_is_another_version_here_is_not_even_rendered(make_worker, tmp_path):
+    (tmp_path / "bright.py").write_text(BRIGHT)
+    stale = PluginUse("bright", "2", "{}", touches_pixels=False)
+    one, other = cells(["a", "b"])
+    found, _ = outcomes_of(make_worker(), 2, [replace(one, plugins=(stale,)), other])
+    failed, done = sorted(found, key=lambda outcome: outcome.cell.number)
+    assert (failed.status, done.status) == ("failed", "done")
+    assert failed.error == "plugin 'bright' is version 1 on this machine, but the job was planned with 2"
+    assert begun(tmp_path) == [2]
+
+
+def test_a_worker_goes_on_after_cells_that_all_failed_at_once(make_worker, tmp_path):
+    worker = make_worker()
+    missing = PluginUse("nowhere", "1", "{}", touches_pixels=False)
+    first, second = cells(["a", "b"])
+    [failed], report = outcomes_of(worker, 1, [replace(first, plugins=(missing,))])
+    assert failed.error == "plugin 'nowhere' is not on this machine" and not report.fatal
+    [done], _ = outcomes_of(worker, 1, [second])
+    assert done.status == "done"

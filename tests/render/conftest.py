@@ -22,10 +22,18 @@ def networks(tiny_model: Path) -> Networks:
 
 
 @pytest.fixture(scope="session")
-def pipeline(tiny_model: Path) -> StableDiffusionPipeline:
+def whole_pipeline(tiny_model: Path) -> StableDiffusionPipeline:
     whole = StableDiffusionPipeline.from_pretrained(tiny_model, dtype=torch.float32, safety_checker=None)
     whole.to(torch.float32)
     whole.set_progress_bar_config(disable=True)
     if not hasattr(whole.text_encoder, "text_model"):  # which diffusers still asks for clip_skip
         object.__setattr__(whole.text_encoder, "text_model", whole.text_encoder)
     return whole
+
+
+@pytest.fixture
+def pipeline(whole_pipeline: StableDiffusionPipeline) -> Iterator[StableDiffusionPipeline]:
+    """The tests may give it a scheduler: it gets the model's own back."""
+    own = whole_pipeline.scheduler
+    yield whole_pipeline
+    whole_pipeline.scheduler = own

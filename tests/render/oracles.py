@@ -3,17 +3,17 @@
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
-from unittest.mock import MagicMock
+from unittest.mock import MagicMock, patch
 
 import pytest
 import torch
 
+from farm.questions import Denoise, Draw
 from farm.render.parameterization import Parameterization, parameterization_of
-from farm.render.requests import Denoise
 
 STABLE_DIFFUSION = {
     "beta_start": 0.00085,
@@ -57,30 +57,53 @@ def two_points(x: torch.Tensor, sigma: torch.Tensor | float) -> torch.Tensor:
 
 
 class Recorded:
-    """Noise that was drawn beforehand, for ours and for theirs."""
+    """Noise that was drawn beforehand, for ours and for theirs; remembers for which steps it was drawn."""
 
-    def __init__(self, draws: list[torch.Tensor]) -> None:
+    def __init__(self, draws: Iterable[torch.Tensor]) -> None:
         self._draws = iter(draws)
+        self.steps: list[tuple[Any, Any]] = []
 
-    def draw(self) -> torch.Tensor:
+    def draw(self, sigma: float | None = None, lower: float | None = None) -> torch.Tensor:
+        self.steps.append((sigma, lower))
         return next(self._draws)
 
     def __call__(self, sigma: Any, sigma_next: Any) -> torch.Tensor:
-        return next(self._draws)
+        return self.draw(float(sigma), float(sigma_next))
+
+    @contextmanager
+    def as_torch_draws(self) -> Iterator[None]:
+        """Lets `torch.randn_like` give it, for functions that are handed no noise."""
+        with patch("torch.randn_like", lambda _: self.draw()):
+            yield
+
+
+@contextmanager
+def in_float64() -> Iterator[None]:
+    """Lets k-diffusion compute its scalars in float64 too, which it makes of the default type."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def drive(
     sampling: Any, denoiser: Callable[[torch.Tensor, float], torch.Tensor]
 ) -> tuple[torch.Tensor, list[Denoise]]:
     """Runs a sampler on a denoiser; returns what it returned and what it asked."""
-    asked, answer = [], None
+    asked: list[Denoise] = []
+
+    def answered(question: Any) -> torch.Tensor:
+        if isinstance(question, Draw):
+            return question.source.draw(question.sigma, question.lower)
+        asked.append(question)
+        return denoiser(question.x, question.sigma)
+
+    answer: Any = None
     while True:
         try:
             request = sampling.send(answer)
         except StopIteration as end:
             return end.value, asked
-        if isinstance(request, Denoise):
-            asked.append(request)
-            answer = denoiser(request.x, request.sigma)
-        else:
-            answer = request.source.draw()
+        together = isinstance(request, tuple)
+        answer = [answered(one) for one in request] if together else answered(request)

@@ -1,12 +1,15 @@
+import gc
+import threading
 import tracemalloc
 
 import pytest
 import torch
 
+from farm.questions import Draw
 from farm.render.capacity import Capacity
 from farm.render.engine import Engine
 from farm.render.noise import SeededNoise
-from farm.render.requests import Coroutine, Draw, Share
+from farm.render.requests import Coroutine, Share
 from tests.render.arithmetic import NOTHING, Doubling, ask, asks, engine, finish, last, number, steps
 
 
@@ -227,6 +230,206 @@ def test_a_name_is_refused_while_it_is_in_flight() -> None:
     finish(machine)
     machine.submit("cell", steps(2, 1))
     assert results(machine) == {"cell": 4}
+
+
+class Slow:
+    """A source whose draws wait for a sign; notes what is drawn, in which thread."""
+
+    def __init__(self, log: list[object] | None = None) -> None:
+        self.may = threading.Event()
+        self.log: list[object] = [] if log is None else log
+        self.threads: set[int] = set()
+
+    def draw(self, sigma: float | None = None, lower: float | None = None) -> torch.Tensor:
+        assert self.may.wait(60)
+        self.threads.add(threading.get_ident())
+        self.log.append(sigma)
+        return torch.full((1,), float(sigma or 0))
+
+
+def test_noise_is_drawn_while_the_device_works() -> None:
+    noise = Slow()
+
+    class Giving(Doubling):
+        def run(self, requests: list) -> list:
+            noise.may.set()  # or the draw would never end: it was asked for with the row
+            return super().run(requests)
+
+    machine = engine(Giving(), rows=1)
+    machine.submit("cell", asks(ask(3), Draw(noise, 5.0)))
+    row, drawn = finish(machine)["cell"].result
+    assert (row, float(drawn)) == (6, 5) and threading.get_ident() not in noise.threads
+
+
+def test_a_full_batch_does_not_wait_for_noise() -> None:
+    noise, runner = Slow(), Doubling()
+    machine = engine(runner, rows=2)
+    machine.submit("drawing", asks(Draw(noise)))
+    for index in range(4):
+        machine.submit(index, steps(1, 3))
+    ended = [one.name for _ in range(3) for one in machine.step()]
+    assert ended == [0, 1] and [len(batch) for batch in runner.batches] == [2] * 3
+    noise.may.set()
+    assert set(finish(machine)) == {"drawing", 2, 3}
+
+
+def test_a_batch_that_is_not_full_waits_for_noise_whatever_the_threads_do() -> None:
+    def composed() -> list[list[float]]:
+        runner = Doubling()
+        machine = engine(runner, rows=16)
+
+        def cell(index: int) -> Coroutine:
+            noise = SeededNoise(index, (4, 8 * (index % 5), 64), torch.device("cpu"))
+            for step in range(3):
+                yield Draw(noise), Share(("first", index % 2, step), lambda _: steps(index % 2, 1))
+                yield ask(index), Draw(noise)
+
+        for index in range(7):
+            machine.submit(index, cell(index))
+        finish(machine)
+        return [[number(request) for request in batch] for batch in runner.batches]
+
+    first = composed()
+    assert max(map(len, first)) == 7
+    assert all(composed() == first for _ in range(10))
+
+
+def test_draws_of_a_source_keep_their_order_however_many_draw() -> None:
+    sources = [Slow() for _ in range(20)]
+    for source in sources:
+        source.may.set()
+
+    def cell(source: Slow, start: float) -> Coroutine:
+        return (yield tuple(Draw(source, start + index) for index in range(30)))
+
+    machine = engine(Doubling(), rows=64)
+    for index, source in enumerate(sources):
+        machine.submit(index, cell(source, 100.0 * index))
+    for index, one in finish(machine).items():
+        expected = [100.0 * index + number for number in range(30)]
+        assert [float(drawn) for drawn in one.result] == expected == sources[index].log
+
+
+class Failing:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def draw(self, sigma: float | None = None, lower: float | None = None) -> torch.Tensor:
+        raise self.error
+
+
+def test_an_error_while_drawing_goes_to_its_asker() -> None:
+    def catching() -> Coroutine:
+        try:
+            yield ask(1), Draw(Failing(KeyError("lost")))
+        except KeyError as error:
+            return str(error)
+
+    machine = engine(Doubling(), rows=4)
+    machine.submit("catching", catching())
+    machine.submit("bad", asks(Draw(Failing(ValueError("no noise"))), ask(1)))
+    machine.submit("nonsense", asks(Draw(None)))
+    machine.submit("good", asks(Draw(seeded()), ask(2)))
+    ended = finish(machine)
+    assert ended["catching"].result == "'lost'" and str(ended["bad"].error) == "no noise"
+    assert isinstance(ended["nonsense"].error, AttributeError) and ended["good"].result[1] == 4
+
+
+def test_an_order_to_stop_while_drawing_is_not_swallowed() -> None:
+    machine = engine(Doubling())
+    machine.submit("cell", asks(Draw(Failing(SystemExit("enough")))))
+    with pytest.raises(SystemExit, match="enough"):
+        finish(machine)
+
+
+def test_a_cancelled_cell_leaves_no_draw_behind() -> None:
+    noise, begun, closed = Slow(), Slow(), []
+
+    def cell(source: Slow) -> Coroutine:
+        try:
+            yield ask(1), Draw(source, 1.0), Draw(source, 2.0)
+        finally:
+            closed.append(source)
+
+    def recipe() -> Coroutine:
+        return (yield Draw(noise, 3.0))
+
+    def waiting() -> Coroutine:
+        yield Share("drawn", lambda _: recipe())
+
+    machine = engine(Doubling(), rows=1)
+    machine.submit("cell", cell(begun))
+    machine.submit("sharing", waiting())
+    machine.submit("other", steps(1, 2))
+    machine.step()
+    machine.step()
+    for name in ("cell", "sharing"):
+        machine.cancel(name)
+    assert closed == [begun] and machine.in_flight == 1
+    assert results(machine) == {"other": 4} and machine.step() == []
+    begun.may.set()
+    noise.may.set()
+    machine.close()
+    assert 2.0 not in begun.log  # the one that had begun was let finish
+
+
+def test_shared_recipes_draw_too_and_once() -> None:
+    noise = Slow()
+    noise.may.set()
+
+    def recipe() -> Coroutine:
+        return (yield Draw(noise, 4.0))
+
+    def cell() -> Coroutine:
+        return (yield Share("noise", lambda _: recipe()))
+
+    machine = engine(Doubling(), rows=4)
+    for index in range(5):
+        machine.submit(index, cell())
+    assert set(map(float, (one.result for one in finish(machine).values()))) == {4.0}
+    assert noise.log == [4.0]
+
+
+def drawing_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("draw")}
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_the_threads_end_with_the_engine(closed: bool) -> None:
+    before = drawing_threads()
+    machine = engine(Doubling(), rows=4)
+    for index in range(4):
+        machine.submit(index, asks(Draw(seeded())))
+    finish(machine)
+    started = drawing_threads() - before
+    assert started
+    if closed:
+        machine.close()
+        machine.submit("late", asks(Draw(seeded())))
+        assert isinstance(finish(machine)["late"].error, RuntimeError)
+    del machine
+    gc.collect()
+    for thread in started:
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def test_closing_ends_what_is_in_flight() -> None:
+    noise, ends = Slow(), []
+
+    def cell() -> Coroutine:
+        try:
+            yield ask(1), Draw(noise)
+        finally:
+            ends.append("closed")
+
+    machine = engine(Doubling(), rows=1)
+    machine.submit("begun", cell())
+    machine.submit("waiting", steps(1, 1))
+    machine.step()
+    noise.may.set()
+    machine.close()
+    assert ends == ["closed"] and machine.in_flight == 0 and machine.step() == []
 
 
 class Cheap:

@@ -1,6 +1,7 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,20 +10,28 @@ from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
 
 from farm.cell import Cell, Settings
 from farm.render.renderer import Rendered, Renderer
-from farm.sampling import SAMPLERS
+from farm.resolving import resolved
+from farm.sampling import BUILT_IN, SAMPLERS
 from farm.weights.checkpoint import Networks
 from tests.render.rendering import LEVELS, Counting, apart, render
 
-BASE = Settings("m", "portrait of beautiful cat", "blurry", "Euler a", 3, 5.0, 17, 64, 64)
+ASKED = Settings("m", "portrait of beautiful cat", "blurry", "Euler a", 3, 5.0, 17, 64, 64)
+
+
+def changed(**changes: Any) -> Settings:
+    return resolved(asdict(ASKED) | changes, BUILT_IN)
+
+
+BASE = changed()
 LONG = "a ginger cat with green eyes wearing a hat on a blue background, " * 9
 MIXED = [
     BASE,
-    replace(BASE, sampler="Heun", cfg_scale=1.0),
-    replace(BASE, sampler="DPM++ 2M Karras", steps=5, seed=18),
-    replace(BASE, sampler="LMS", cfg_scale=12.0, width=96),
-    replace(BASE, sampler="DPM2", steps=2, prompt=LONG),
-    replace(BASE, prompt=LONG, negative_prompt="", width=96, cfg_scale=0.0),
-    replace(BASE, clip_skip=2, negative_prompt=LONG),
+    changed(sampler="Heun", cfg_scale=1.0),
+    changed(sampler="DPM++ 2M Karras", steps=5, seed=18),
+    changed(sampler="LMS", cfg_scale=12.0, width=96),
+    changed(sampler="DPM2", steps=2, prompt=LONG),
+    changed(prompt=LONG, negative_prompt="", width=96, cfg_scale=0.0),
+    changed(clip_skip=2, negative_prompt=LONG),
 ]
 
 
@@ -49,10 +58,10 @@ def test_a_mixed_batch_gives_what_each_cell_gives_alone_in_any_order(networks: N
 def test_every_picture_of_a_mixed_job_is_what_it_is_alone(tiny_model: Path) -> None:
     axes = product([row.name for row in SAMPLERS], (1.0, 6.0), (3, 5), (64, 96))
     job = [
-        replace(BASE, sampler=sampler, cfg_scale=scale, steps=steps, width=size, height=size)
+        changed(sampler=sampler, cfg_scale=scale, steps=steps, width=size, height=size)
         for sampler, scale, steps, size in axes
     ]
-    assert len(job) == len(set(job)) == 12 * 2 * 2 * 2
+    assert len(job) == len(set(job)) == len(SAMPLERS) * 2 * 2 * 2
     together = {one.cell.settings: one for one in finish(Renderer({"m": tiny_model}, "cpu"), job)}
     for settings in reversed(job):
         [alone] = finish(Renderer({"m": tiny_model}, "cpu"), [settings])
@@ -73,10 +82,10 @@ def test_a_cell_that_cannot_be_rendered_fails_in_one_line_and_harms_nobody(tiny_
     renderer = Renderer({"m": tiny_model, "empty": tiny_model / "unet"}, "cpu")
     cells = [
         BASE,
-        replace(BASE, model="absent"),
-        replace(BASE, clip_skip=99),
+        changed(model="absent"),
+        changed(clip_skip=99),
         replace(BASE, sampler="Euler z"),
-        replace(BASE, model="empty"),
+        changed(model="empty"),
         BASE,
     ]
     done = {one.cell.number: one for one in finish(renderer, cells)}
@@ -85,14 +94,14 @@ def test_a_cell_that_cannot_be_rendered_fails_in_one_line_and_harms_nobody(tiny_
     errors = [done[number].error for number in (2, 3, 4, 5)]
     assert errors[0] == "checkpoint 'absent' is not on this machine"
     assert errors[1].startswith("clip_skip 99 is too much for m: its text encoder has")
-    assert errors[2] == "sampler 'Euler z' is not known"
+    assert errors[2] == "sampler 'Euler z' with schedule 'uniform' is not known"
     assert errors[3].startswith(f"checkpoint {tiny_model / 'unet'} cannot be loaded: ")
     assert not any("\n" in error for error in errors)
 
 
 def test_cells_of_the_same_number_are_kept_apart(tiny_model: Path) -> None:
     renderer = Renderer({"m": tiny_model}, "cpu")
-    cells = [Cell(1, (), replace(BASE, steps=1, seed=seed)) for seed in (1, 2)]
+    cells = [Cell(1, (), changed(steps=1, seed=seed)) for seed in (1, 2)]
     for cell in cells:
         renderer.submit(cell)
     rendered = []
@@ -120,17 +129,15 @@ def test_more_checkpoints_than_stay_loaded_are_not_in_flight_together(
 
     monkeypatch.setattr("farm.render.renderer.load_checkpoint", load)
     folders = {name: Path(name) for name in "abcd"}
-    cells = [replace(BASE, model=name, seed=seed) for seed in (1, 2, 3) for name in "abcd"]
+    cells = [changed(model=name, seed=seed) for seed in (1, 2, 3) for name in "abcd"]
     by_model = sorted(cells, key=lambda settings: settings.model)
     assert len(finish(Renderer(folders, "cpu"), by_model)) == 12
     assert loaded == [Path(name) for name in "abcd"]
 
 
 def test_a_text_is_encoded_once_for_all_cells(networks: Networks) -> None:
-    cells = [
-        replace(BASE, cfg_scale=float(scale), seed=seed, steps=1) for scale in (2, 9) for seed in (1, 2, 3)
-    ]
-    render([*cells, replace(BASE, prompt=LONG, steps=1)], runner := Counting(networks))
+    cells = [changed(cfg_scale=float(scale), seed=seed, steps=1) for scale in (2, 9) for seed in (1, 2, 3)]
+    render([*cells, changed(prompt=LONG, steps=1)], runner := Counting(networks))
     assert runner.rows("EncodeText") == 2 + len(opened_chunks(networks, LONG))
 
 
@@ -148,6 +155,6 @@ def test_clip_skip_2_is_what_diffusers_calls_1(networks: Networks, pipeline: Sta
     theirs = pipeline(
         BASE.prompt, 64, 64, 3, guidance_scale=1.0, generator=torch.Generator().manual_seed(17), clip_skip=1
     ).images[0]
-    unguided = replace(BASE, sampler="Euler", cfg_scale=1.0)
+    unguided = changed(sampler="Euler", cfg_scale=1.0)
     skipping, not_skipping = render([replace(unguided, clip_skip=2), unguided], Counting(networks))
     assert apart(skipping, np.asarray(theirs)) <= LEVELS < apart(skipping, not_skipping)

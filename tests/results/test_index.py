@@ -37,7 +37,7 @@ def test_one_row_for_each_cell_of_the_whole_plan(tmp_path):
     table = read(write_index(plan, records, tmp_path))
     outcome = ["status", "file"]
     settings = [name for name in SETTING_NAMES if name != "cfg_scale"]
-    rest = ["model_hash", "seconds", "worker", "error", "sharpness"]
+    rest = ["evaluations", "model_hash", "seconds", "worker", "error", "sharpness"]
     assert list(table.columns) == ["cell", "cfg_scale", "mood", *outcome, *settings, *rest]
     assert list(table.cell) == [1, 2, 3, 4]
     assert list(table.cfg_scale) == [1, 1, 5.5, 5.5]
@@ -138,3 +138,18 @@ def test_a_hundred_thousand_rows(tmp_path):
     records = {cell.key: record(cell) for cell in plan.cells}
     with write_index(plan, records, tmp_path).open(encoding="utf-8", newline="") as file:
         assert sum(1 for _ in csv.reader(file)) == 100_001
+
+
+def test_axes_say_what_was_asked_and_settings_what_was_decided(tmp_path):
+    values = (
+        AxisValue("DPM++ 2M Karras", {"sampler": "DPM++ 2M Karras"}),
+        AxisValue("LMS", {"sampler": "LMS"}),
+    )
+    eta = (AxisValue("automatic", {"eta": None}),)
+    plan = make_plan(sampler="DPM++ 2M", schedule="karras", sigma_min=None, rng="nv")
+    cell = replace(plan.cells[0], coordinates=(0, 0), evaluations=19)
+    plan = replace(plan, axes=(Axis("sampler", values), Axis("eta", eta)), cells=(cell,))
+    table = read(write_index(plan, {}, tmp_path))
+    assert list(table.columns[:3]) == ["cell", "sampler", "eta"]
+    assert [*table.sampler, *table.eta] == ["DPM++ 2M Karras", ""]
+    assert [*table.schedule, *table.sigma_min, *table.rng, *table.evaluations] == ["karras", "", "nv", 19]

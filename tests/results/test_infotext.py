@@ -1,10 +1,11 @@
 import io
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from sd_parsers import ParserManager
 
 import farm
@@ -93,7 +94,7 @@ def test_the_order_and_spelling_of_a1111():
     assert infotext(wanted, {"Denoising strength": 0.7, "Lora hashes": "a: 1, b: 2", "Eta": None}) == (
         "a cat\nNegative prompt: nudity\n"
         "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x768, Model hash: 5be3f4a65b, "
-        'Model: v1-5 pruned ema, Clip skip: 2, Denoising strength: 0.7, Lora hashes: "a: 1, b: 2", '
+        'Model: v1-5 pruned ema, Clip skip: 2, RNG: CPU, Denoising strength: 0.7, Lora hashes: "a: 1, b: 2", '
         f"Version: farm {farm.__version__}"
     )
 
@@ -132,3 +133,68 @@ def test_a_strangers_picture_is_named(tmp_path):
     Image.new("RGB", (8, 8)).save(path)
     with pytest.raises(FarmError, match="other.png: has no text chunk 'farm'"):
         read_cell(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "schedule"),
+    [
+        ({"sampler": "DPM++ 2M", "schedule": "karras"}, "DPM++ 2M Karras", None),
+        ({"sampler": "DPM++ 2M", "schedule": "uniform"}, "DPM++ 2M", "Uniform"),
+        ({"sampler": "DPM++ 2M SDE", "schedule": "exponential"}, "DPM++ 2M SDE Exponential", None),
+        ({"sampler": "DPM++ 2M", "schedule": "sgm_uniform"}, "DPM++ 2M", "SGM Uniform"),
+        ({"sampler": "Euler a", "schedule": "uniform"}, "Euler a", None),
+        ({"sampler": "Euler a", "schedule": "karras"}, "Euler a", "Karras"),
+        ({"sampler": "Restart", "schedule": "karras"}, "Restart", None),
+        ({"sampler": "DPM fast", "schedule": "uniform"}, "DPM fast", None),
+        ({"sampler": "DDIM", "schedule": "ddim"}, "DDIM", None),
+        ({"sampler": "PLMS", "schedule": "ddim"}, "PLMS", None),
+        ({"sampler": "UniPC", "schedule": "sgm_uniform"}, "UniPC", None),
+        ({"sampler": "DDIM", "schedule": "karras"}, "DDIM", "Karras"),
+        ({"sampler": "Midpoint", "schedule": "squares"}, "Midpoint", "squares"),
+    ],
+)
+def test_samplers_go_by_the_names_of_a1111(tmp_path, settings, name, schedule):
+    sampler = read_back(tmp_path, cell(**settings))
+    metadata = ParserManager().parse(tmp_path / "picture.png").metadata
+    assert schedule in (sampler.parameters.get("scheduler"), metadata.get("Schedule type"))
+    assert f"Sampler: {name}, " in read_infotext(tmp_path / "picture.png")
+
+
+@pytest.mark.parametrize(
+    ("settings", "keys"),
+    [
+        ({"eta": 1.0}, {"Eta": None, "RNG": "CPU"}),
+        ({"eta": 0.5, "rng": "nv"}, {"Eta": "0.5", "RNG": "NV"}),
+        ({"sampler": "DDIM", "eta": 0.0}, {"Eta": None, "Eta DDIM": None}),
+        ({"sampler": "DDIM", "eta": 1.0}, {"Eta": None, "Eta DDIM": "1"}),
+        ({"s_churn": 3.5, "s_tmin": 0.5, "s_tmax": 9.0, "s_noise": 1.1},
+         {"Sigma churn": "3.5", "Sigma tmin": "0.5", "Sigma tmax": "9", "Sigma noise": "1.1"}),
+        ({"sigma_min": 0.1, "sigma_max": 10.0, "rho": 5.0},
+         {"Schedule min sigma": "0.1", "Schedule max sigma": "10", "Schedule rho": "5"}),
+        ({"discard_next_to_last_sigma": True}, {"Discard penultimate sigma": "True"}),
+        ({"negative_guidance_minimum_sigma": 2.5, "guidance_rescale": 0.7},
+         {"NGMS": "2.5", "CFG Rescale phi": "0.7"}),
+        ({"variation_seed": 9, "variation_strength": 0.25},
+         {"Variation seed": "9", "Variation seed strength": "0.25"}),
+        ({"variation_seed": 9}, {"Variation seed": None, "Variation seed strength": None}),
+        ({"seed_resize_from_width": 64, "seed_resize_from_height": 32}, {"Seed resize from": "64x32"}),
+        ({"eta_noise_seed_delta": 31337}, {"ENSD": "31337"}),
+        ({"zero_terminal_snr": True}, {"Noise Schedule": "Zero Terminal SNR"}),
+    ],
+)  # fmt: skip
+def test_settings_have_the_keys_of_a1111(settings, keys):
+    line = infotext(cell(**settings)).splitlines()[-1]
+    found = dict(pair.split(": ", 1) for pair in line.split(", "))
+    assert {key: found.get(key) for key in keys} == keys
+
+
+def test_cells_of_before_are_read(tmp_path):
+    entry = asdict(cell(sampler="Heun"))
+    old = ("model", "prompt", "negative_prompt", "sampler", "steps", "cfg_scale", "seed", "width", "height",
+           "clip_skip", "precision")  # fmt: skip
+    entry["settings"] = {name: entry["settings"][name] for name in old}
+    del entry["evaluations"]
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("farm", json.dumps(entry))
+    Image.new("RGB", (8, 8)).save(tmp_path / "old.png", pnginfo=texts)
+    assert read_cell(tmp_path / "old.png") == cell(sampler="Heun")

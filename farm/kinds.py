@@ -1,0 +1,296 @@
+"""The kinds of settings: how a text becomes values, what is allowed, and how to say so."""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from random import SystemRandom
+from typing import Any
+
+from farm.axes import BadValue, expand_item, number_label, quoted, split_names, split_numbers
+from farm.cell import SettingValue
+from farm.document import Mistakes
+from farm.sampling import BUILT_IN, Samplers
+
+MAX_PROMPT_BYTES = 100_000
+_DRAWN_BELOW = 2**32  # as A1111 draws them
+
+Names = Mapping[str, tuple[str, ...]]
+"""Canonical names, each with the other names it answers to."""
+
+Value = tuple[str, SettingValue]
+"""A setting's value, and before it the title that labels show."""
+
+
+class Seeds:
+    """The random seeds of a job: drawn once, read back ever after."""
+
+    def __init__(self, drawn: Iterable[int] = ()) -> None:
+        self._all = list(drawn)
+        self._used = 0
+
+    @property
+    def drawn(self) -> tuple[int, ...]:
+        """All of them in order, those of before included."""
+        return tuple(self._all)
+
+    def draw(self) -> int:
+        """The next seed: one of before, or a new one."""
+        if self._used == len(self._all):
+            self._all.append(SystemRandom().randrange(_DRAWN_BELOW))
+        self._used += 1
+        return self._all[self._used - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What reading a job takes along.
+
+    Attributes:
+        models: that there are.
+        seeds: where random seeds come from.
+        mistakes: takes what is wrong.
+        samplers: that there are.
+    """
+
+    models: Names
+    seeds: Seeds
+    mistakes: Mistakes
+    samplers: Samplers = BUILT_IN
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A setting that is a number; several are written in the grammar of `farm.axes`.
+
+    Attributes:
+        about: what it is, for editors.
+        lowest: allowed.
+        highest: allowed.
+        whole: whether it has no fraction.
+        multiple: of which a whole number must be.
+        random: whether `random` and -1 stand for a number to be drawn.
+        above: whether the lowest number itself is not allowed.
+        words: what may stand there instead of a number, and means None.
+        zero: whether 0 is allowed although it is below the lowest.
+    """
+
+    about: str
+    lowest: int
+    highest: int
+    whole: bool = True
+    multiple: int = 1
+    random: bool = False
+    above: bool = False
+    words: tuple[str, ...] = ()
+    zero: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """In words."""
+        kind = "a number" if not self.whole else "a whole number"
+        if self.multiple != 1:
+            kind = f"a multiple of {self.multiple}"
+        span = f"above {self.lowest}, up to" if self.above else f"from {self.lowest} to"
+        others = ["0"] * self.zero + ["random"] * self.random + list(self.words[:1])
+        return ", or ".join((f"{kind} {span} {self.highest}", *others))
+
+    def split(self, text: str, reading: Reading) -> list[str]:
+        """The items of a text.
+
+        Raises:
+            BadValue: if there is nothing in it.
+        """
+        if not text.strip():
+            raise BadValue(f"no value is given; {self.allowed}")
+        return split_numbers(text)
+
+    def expand(self, items: Sequence[str], position: int, reading: Reading) -> list[Value]:
+        """The values that one item of a list stands for.
+
+        Raises:
+            BadValue: if it is not allowed.
+        """
+        if items[position].casefold() in self.words:
+            return [(self.words[0], None)]
+        if self.random and items[position].casefold() in ("random", "-1"):
+            seed = reading.seeds.draw()
+            return [(str(seed), seed)]
+        try:
+            numbers = expand_item(items, position, truncate=self.whole)
+        except BadValue as mistake:
+            raise BadValue(f"{mistake}; {self.allowed}") from mistake
+        return [self._value(number) for number in numbers]
+
+    def _value(self, number: Fraction) -> Value:
+        label = number_label(number)
+        inside = self.lowest <= number <= self.highest and not (self.above and number == self.lowest)
+        if not (inside or (self.zero and number == 0)) or (self.whole and number % self.multiple):
+            raise BadValue(f"{label} is not allowed; {self.allowed}")
+        return label, int(number) if self.whole else float(number)
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema of one value."""
+        number: dict[str, Any] = {"type": "integer" if self.whole else "number"}
+        number |= {"exclusiveMinimum" if self.above else "minimum": self.lowest, "maximum": self.highest}
+        if self.multiple != 1:
+            number["multipleOf"] = self.multiple
+        others = [0] * self.zero + ["random", -1] * self.random + list(self.words)
+        return {"anyOf": [number, {"enum": others}]} if others else number
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A setting that is one of a few names; several are separated by commas, and `all` is all of them.
+
+    Attributes:
+        about: what it is, for editors.
+        hint: where the names are found, for messages.
+        known: gives the names.
+        all: gives those that `all` stands for; every known one if it is not given.
+        shown: which are proposed by editors; every known one if it is not given.
+        other: reads what is none of them; gives the canonical spelling, or None if it means nothing.
+        separated: splits a text with several names.
+    """
+
+    about: str
+    hint: str
+    known: Callable[[Reading], Names]
+    all: Callable[[Reading], Sequence[str]] | None = None
+    shown: Sequence[str] = ()
+    other: Callable[[str, Reading], str | None] = lambda wanted, reading: None
+    separated: Callable[[str], list[str]] = split_names
+
+    def split(self, text: str, reading: Reading) -> list[str]:
+        """The items of a text; a known name stays whole, commas or not.
+
+        Raises:
+            BadValue: if there is nothing in it, or quotes are not closed.
+        """
+        if not text.strip():
+            raise BadValue(f"no value is given ({self.hint})")
+        return [text] if _matching(text, self.known(reading)) else self.separated(text)
+
+    def expand(self, items: Sequence[str], position: int, reading: Reading) -> list[Value]:
+        """The values that one item of a list stands for.
+
+        Raises:
+            BadValue: if it is not allowed.
+        """
+        known, wanted = self.known(reading), items[position]
+        if wanted.casefold() == "all" and known:
+            return [(name, name) for name in (self.all(reading) if self.all else known)]
+        found = _matching(wanted, known)
+        if len(found) == 1:
+            return [(found[0], found[0])]
+        if found:
+            raise BadValue(f"{quoted(wanted)} may be any of {', '.join(map(repr, found))}")
+        if (other := self.other(wanted, reading)) is not None:
+            return [(other, other)]
+        raise BadValue(f"{quoted(wanted)} is not known{nearest(wanted, _all_names(known))} ({self.hint})")
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema of one value: names are proposed, but other spellings pass."""
+        proposed = [{"enum": list(self.shown)}] if self.shown else []
+        return {"anyOf": [*proposed, {"type": "string"}]} if proposed else {"type": "string"}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A setting that is true or false, or left to the farm.
+
+    Attributes:
+        about: what it is, for editors.
+    """
+
+    about: str
+
+    def split(self, text: str, reading: Reading) -> list[str]:
+        """The items of a text."""
+        return split_numbers(text)
+
+    def expand(self, items: Sequence[str], position: int, reading: Reading) -> list[Value]:
+        """The value of one item of a list.
+
+        Raises:
+            BadValue: if it is not allowed.
+        """
+        wanted = items[position].casefold()
+        for label, (value, spellings) in _CHOICES.items():
+            if wanted in spellings:
+                return [(label, value)]
+        raise BadValue(f"{quoted(items[position])} is not allowed; automatic, true or false")
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema of one value."""
+        return {"enum": [True, False, "automatic"]}
+
+
+_CHOICES: Mapping[str, tuple[bool | None, tuple[str, ...]]] = {
+    "automatic": (None, ("automatic", "auto")),
+    "true": (True, ("true", "yes", "on")),
+    "false": (False, ("false", "no", "off")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Prose:
+    """A setting that is any text. It is never split: several are written as a list.
+
+    Attributes:
+        about: what it is, for editors.
+    """
+
+    about: str
+
+    def split(self, text: str, reading: Reading) -> list[str]:
+        """The text itself."""
+        return [text]
+
+    def expand(self, items: Sequence[str], position: int, reading: Reading) -> list[Value]:
+        """The text without the space around it.
+
+        Raises:
+            BadValue: if it is too long or no text at all.
+        """
+        text = items[position].strip()
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError as error:
+            raise BadValue(f"{quoted(text)} is not a valid text") from error
+        if size > MAX_PROMPT_BYTES:
+            raise BadValue(f"a text of {size} bytes is not allowed; at most {MAX_PROMPT_BYTES}")
+        return [(text, text)]
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema of one value."""
+        return {"type": "string"}
+
+
+Setting = Number | Name | Choice | Prose
+
+
+def near_name(wanted: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant, if one is near."""
+    by_folded = {name.casefold(): name for name in reversed(list(known))}  # the first of them counts
+    close = difflib.get_close_matches(wanted[:100].casefold(), by_folded, n=1, cutoff=0.6)
+    return by_folded[close[0]] if close else None
+
+
+def nearest(wanted: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?``, or nothing if no known name is near."""
+    near = near_name(wanted, known)
+    return f"; did you mean {near!r}?" if near else ""
+
+
+def _matching(wanted: str, known: Names) -> list[str]:
+    """The canonical names that a name may mean: one spelled exactly so comes first."""
+    if wanted in known:
+        return [str(wanted)]
+    exact = [name for name, others in known.items() if wanted in others]
+    folded = wanted.casefold()
+    return exact or [name for name, others in known.items() if folded in map(str.casefold, (name, *others))]
+
+
+def _all_names(known: Names) -> list[str]:
+    return [spelling for name, others in known.items() for spelling in (name, *others)]

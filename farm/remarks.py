@@ -1,0 +1,87 @@
+"""What there is to say about the combinations of a job: contradictions, and settings that do not matter."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from farm.cell import DEFAULTS
+from farm.document import Mistakes
+from farm.job import Job
+from farm.resolving import Ignored, contradictions
+
+MOST_ALIKE = 10
+"""Contradictions of a setting that are told one by one."""
+
+
+class Remarks:
+    """Collects them while a job is multiplied out.
+
+    Args:
+        job: the job.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._mistakes: dict[str, dict[str, None]] = {}
+        self._idle: dict[str, dict[str, None]] = {}
+
+    def contradicted(self, asked: Mapping[str, Any]) -> bool:
+        """Whether a combination contradicts itself; what is wrong is noted.
+
+        Args:
+            asked: as `farm.resolving.completed` gives it.
+        """
+        found = list(contradictions(asked, self._job.samplers))
+        for name, what in found:
+            self._mistakes.setdefault(name, {})[what] = None
+        return bool(found)
+
+    def ignored(self, asked: Mapping[str, Any], ignored: Iterable[Ignored]) -> None:
+        """Note what was asked for in a combination although it does not matter there."""
+        for name, where in ignored:
+            if name == "steps" and "evaluations" in self._job.places:
+                name = "evaluations"
+            elif name not in self._job.places or (name != "steps" and asked[name] == DEFAULTS[name]):
+                continue
+            self._idle.setdefault(name, {})[where] = None
+
+    def raise_any(self) -> None:
+        """Raise the contradictions, each once, at the place of a setting that has part in it.
+
+        Raises:
+            BadInput: if there is any.
+        """
+        mistakes = Mistakes()
+        for name, texts in self._mistakes.items():
+            told = [f"{name}: {text}" for text in texts]
+            if len(told) > MOST_ALIKE:
+                told[MOST_ALIKE:] = [f"{name}: and {len(told) - MOST_ALIKE} more like these"]
+            for text in told:
+                mistakes.add(self._job.places[name], text)
+        mistakes.raise_any()
+
+    def notes(self) -> tuple[str, ...]:
+        """One line for each setting that does not matter to some of the cells."""
+        return tuple(_note(name, wheres) for name, wheres in self._idle.items())
+
+
+def _note(name: str, wheres: Iterable[str]) -> str:
+    if name in ("steps", "evaluations"):
+        samplers = [where.removeprefix("on ") for where in wheres]
+        return f"{_listed(samplers)} chooses its own steps: `{name}` does not matter to it"
+    return f"{name}: no effect {_together(wheres)}"
+
+
+def _together(wheres: Iterable[str]) -> str:
+    """`on Euler, LMS`, and not `on Euler, on LMS`."""
+    grouped: dict[str, list[str]] = {}
+    for where in wheres:
+        kind = next((kind for kind in _KINDS if where.startswith(kind)), "")
+        grouped.setdefault(kind, []).append(where.removeprefix(kind))
+    return "; ".join(kind + _listed(ends) for kind, ends in grouped.items())
+
+
+_KINDS = ("on ", "with the schedule ")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)

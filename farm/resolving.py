@@ -1,0 +1,167 @@
+"""From settings as asked to settings as decided: everything said, and nothing that changes no pixel."""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from farm.cell import DEFAULTS, Settings
+from farm.costs import evaluations_at, schedule_of
+from farm.sampling import AUTOMATIC, DIFFUSERS, Sampler, Samplers, Schedule
+
+MAX_STEPS = 1000
+
+Ignored = tuple[str, str]
+"""A setting that changes no pixel, and the words that say where: `on Euler`, `where s_churn is 0`."""
+
+
+def resolved(asked: Mapping[str, Any], samplers: Samplers) -> Settings:
+    """Complete settings: the sampler and its schedule by their own names, defaults filled in.
+
+    Settings that have no effect on the picture are put back to their defaults, so that combinations that
+    give the same picture are equal.
+
+    Args:
+        asked: values by the names of `farm.settings.SETTINGS`; what is missing has its default.
+        samplers: that there are.
+
+    Raises:
+        KeyError: there is no such sampler or schedule.
+    """
+    return settled(completed(asked, samplers), samplers)[0]
+
+
+def completed(asked: Mapping[str, Any], samplers: Samplers) -> dict[str, Any]:
+    """What was asked, with its defaults, the schedule that the sampler's name says, steps and evaluations.
+
+    The steps are 0 where even one costs more evaluations than are asked for.
+
+    Args:
+        asked: as for `resolved`.
+        samplers: that there are.
+
+    Raises:
+        KeyError: there is no such sampler or schedule.
+    """
+    chosen = {**DEFAULTS, **asked}
+    row, named = samplers.find(chosen["sampler"])
+    if chosen["schedule"] == AUTOMATIC:
+        chosen["schedule"] = named
+    schedule = schedule_of(row, chosen["schedule"], samplers)
+    discard = chosen["discard_next_to_last_sigma"]
+    if "evaluations" not in asked:
+        chosen["evaluations"] = evaluations_at(chosen["steps"], row, schedule, discard)
+    elif not row.chooses_steps:
+        chosen["steps"] = _steps_within(asked["evaluations"], row, schedule, discard)
+    return chosen
+
+
+def contradictions(asked: Mapping[str, Any], samplers: Samplers) -> Iterator[tuple[str, str]]:
+    """What in these settings cannot be: the setting at fault, and the mistake in words.
+
+    Args:
+        asked: as `completed` gives it.
+        samplers: that there are.
+    """
+    row, named = samplers.find(asked["sampler"])
+    if named not in (AUTOMATIC, asked["schedule"]):
+        what = f"{asked['schedule']} contradicts {asked['sampler']!r}, which has {named} by its name"
+        yield "schedule", f"{what}; name the sampler {row.name!r} to choose"
+    if asked["steps"] == 0:
+        schedule = schedule_of(row, asked["schedule"], samplers)
+        least = evaluations_at(1, row, schedule, asked["discard_next_to_last_sigma"])
+        few = f"{asked['evaluations']} is not enough for {row.name}"
+        yield "evaluations", f"{few}; one step of it takes {least}"
+    low, high = asked["sigma_min"], asked["sigma_max"]
+    if low is not None and high is not None and low >= high:
+        yield "sigma_min", f"{low:g} is not allowed; less than sigma_max is, which is {high:g}"
+    first, last = asked["s_tmin"], asked["s_tmax"]
+    if last is not None and first > last:
+        yield "s_tmin", f"{first:g} is not allowed; at most s_tmax is, which is {last:g}"
+    sides = ("seed_resize_from_width", "seed_resize_from_height")
+    given, missing = sides if asked[sides[0]] else sides[::-1]
+    if asked[given] and not asked[missing]:
+        yield given, f"{asked[given]} needs {missing} beside it"
+
+
+def settled(asked: Mapping[str, Any], samplers: Samplers) -> tuple[Settings, list[Ignored]]:
+    """The settings to render, and which of those asked for change no pixel.
+
+    Args:
+        asked: as `completed` gives it, without contradictions.
+        samplers: that there are.
+    """
+    row = samplers[asked["sampler"]]
+    schedule = schedule_of(row, asked["schedule"], samplers)
+    own = row.algorithm == DIFFUSERS
+    chosen = {**asked, "sampler": row.name, "schedule": AUTOMATIC if own else schedule.name}
+    del chosen["evaluations"]
+    if chosen["eta"] is None:
+        chosen["eta"] = row.eta
+    if chosen["discard_next_to_last_sigma"] == row.discards_next_to_last_sigma:
+        chosen["discard_next_to_last_sigma"] = None
+    ignored = list(_ignored(chosen, row, schedule))
+    neutral = {name: DEFAULTS[name] for name, _ in ignored}
+    if not row.takes_schedules and asked["schedule"] != AUTOMATIC:
+        ignored.append(("schedule", f"on {row.name}"))
+    return Settings(**{**chosen, **neutral}), ignored
+
+
+def _steps_within(evaluations: int, row: Sampler, schedule: Schedule, discard: bool | None) -> int:
+    """The most steps that take at most so many evaluations; 0 if none do."""
+    steps = range(1, MAX_STEPS + 1)
+    return bisect_right(steps, evaluations, key=lambda count: evaluations_at(count, row, schedule, discard))
+
+
+def _ignored(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> Iterator[Ignored]:
+    """What surely changes no pixel; a doubtful case is left as it is."""
+    yield from _ignored_by_the_sampler(asked, row)
+    yield from _ignored_by_the_schedule(row, schedule)
+    if asked["cfg_scale"] in (0, 1):  # where there is but one row
+        for name in ("guidance_rescale", "negative_guidance_minimum_sigma"):
+            yield name, f"where cfg_scale is {asked['cfg_scale']:g}"
+    if asked["variation_strength"] == 0:
+        yield "variation_seed", "where variation_strength is 0"
+    size = (asked["seed_resize_from_width"], asked["seed_resize_from_height"])
+    if size == (asked["width"], asked["height"]):
+        yield "seed_resize_from_width", "where it is the picture's own size"
+        yield "seed_resize_from_height", "where it is the picture's own size"
+
+
+def _ignored_by_the_sampler(asked: Mapping[str, Any], row: Sampler) -> Iterator[Ignored]:
+    on = f"on {row.name}"
+    if row.chooses_steps:
+        yield "steps", on
+    quiet = _quiet(asked, row)
+    for name in ("eta", "s_churn"):
+        if name not in row.options:
+            yield name, on
+    for name in ("s_tmin", "s_tmax", "s_noise"):
+        if name not in row.options:
+            yield name, on
+        elif quiet:
+            yield name, quiet
+    if row.brownian:
+        yield "eta_noise_seed_delta", on
+    elif quiet:
+        yield "eta_noise_seed_delta", quiet
+
+
+def _quiet(asked: Mapping[str, Any], row: Sampler) -> str:
+    """Where the sampler adds no noise, in words; empty if it does, or if nobody knows."""
+    if not isinstance(row.algorithm, str) or row.algorithm == DIFFUSERS:
+        return ""
+    for amount in ("eta", "s_churn"):
+        if amount in row.options:
+            return f"where {amount} is 0" if asked[amount] == 0 else ""
+    return "" if row.stochastic else f"on {row.name}"
+
+
+def _ignored_by_the_schedule(row: Sampler, schedule: Schedule) -> Iterator[Ignored]:
+    if row.algorithm == DIFFUSERS:  # its own constructor has all of them, as options
+        for name in ("sigma_min", "sigma_max", "rho", "discard_next_to_last_sigma"):
+            yield name, f"on {row.name}"
+        return
+    where = f"with the schedule {schedule.name}" if row.takes_schedules else f"on {row.name}"
+    for name in ("sigma_min", "sigma_max", "rho"):
+        if name not in (*schedule.options, *row.options):
+            yield name, where

@@ -1,0 +1,144 @@
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from farm.additions import OPTIONS, SCHEDULE_OPTIONS, BadRow, check_added, extended
+from farm.cell import Cell, PluginUse, Settings
+from farm.chain import Chain
+from farm.errors import BadInput, CellFailed
+from farm.hooks import Sampler, Schedule
+from farm.job import Vocabulary, load_job
+from farm.plan import compile_job
+from farm.plugins import PluginError, find_plugins
+from farm.render.recipes import OPTIONS as HANDED
+from farm.sampling import BUILT_IN, SCHEDULES
+
+DOCS = Path(__file__).parents[1] / "docs" / "plugins.md"
+
+
+def algorithm(x, sigmas, noise):
+    yield
+
+
+def sampler(**changes) -> Sampler:
+    row = Sampler("Mine", algorithm, ("my",), 1, lambda steps: steps, False, "here")
+    return replace(row, **changes)
+
+
+def schedule(**changes) -> Schedule:
+    return replace(Schedule("mine", "Mine's", lambda model, steps: [1.0] * steps, "here"), **changes)
+
+
+@pytest.mark.parametrize(
+    ("samplers", "schedules", "message"),
+    [
+        (None, (), "samplers gave None, not a list of farm.hooks.Sampler"),
+        ([3], (), "samplers gave [3], not a list of farm.hooks.Sampler"),
+        ([], [sampler()], "not a list of farm.hooks.Schedule"),
+        ([sampler(name="Euler")], (), "sampler 'Euler' is there already"),
+        ([sampler(aliases=("K_EULER",))], (), "sampler 'K_EULER' is there already"),
+        ([sampler(name="Euler Karras")], (), "sampler 'Euler Karras' is there already"),
+        ([sampler(), sampler(aliases=())], (), "sampler 'Mine' is there already"),
+        ([sampler(name="all")], (), "sampler 'all' is no name that jobs could write"),
+        ([sampler(name="a, b")], (), "sampler 'a, b' is no name"),
+        ([sampler(name="diffusers:X")], (), "sampler 'diffusers:X' is no name"),
+        ([sampler(algorithm="euler")], (), "sampler 'Mine': algorithm is 'euler', not a"),
+        ([sampler(options=("etta",))], (), "sampler 'Mine': there is no option 'etta'; there are"),
+        ([sampler(options=("eta",))], (), "has eta among its options, but does not say what it usually is"),
+        ([sampler(evaluations=lambda steps: steps / 2)], (), "evaluations of 1 and 20 steps are [0.5, 10.0]"),
+        ([sampler(schedule="mine")], (), "sampler 'Mine' has the schedule 'mine', which is not there"),
+        ([], [schedule(name="karras")], "schedule 'karras' is there already"),
+        ([], [schedule(title="Karras")], "schedule 'karras' is there already"),
+        ([], [schedule(name="automatic")], "schedule 'automatic' is no name"),
+        ([], [schedule(function="karras")], "schedule 'mine': function is 'karras', not a function of the"),
+        ([], [schedule(options=("steps",))], "schedule 'mine': there is no option 'steps'; there"),
+        ([sampler(name="Euler Twice")], [schedule(title="Twice")], "sampler 'euler twice' could be two"),
+    ],
+)  # fmt: skip
+def test_bad_rows_are_named(samplers, schedules, message):
+    with pytest.raises(BadRow, match=re.escape(message)):
+        check_added(samplers, schedules)
+
+
+def test_rows_are_added():
+    more = extended(BUILT_IN, [sampler(schedule="mine")], [schedule()])
+    assert more.find("MY")[0].name == "Mine"
+    assert more.find("Euler Mine's") == (BUILT_IN["Euler"], "mine")
+    assert more.find("Mine Karras")[1] == "karras"
+    assert extended(BUILT_IN, (), ()) is BUILT_IN
+    with pytest.raises(BadRow, match="'Mine' is there already"):
+        extended(more, [sampler()], [])
+
+
+def test_options_are_those_that_there_are():
+    assert set(OPTIONS) == set(HANDED)
+    assert set(SCHEDULE_OPTIONS) == {option for row in SCHEDULES for option in row.options}
+
+
+def example() -> str:
+    [code] = [
+        code
+        for code in re.findall(r"```python\n(.*?)```", DOCS.read_text("utf-8"), re.S)
+        if "Midpoint" in code
+    ]
+    return code
+
+
+@pytest.fixture
+def plugins(tmp_path):
+    (tmp_path / "midpoint.py").write_text(example(), encoding="utf-8")
+    return tmp_path
+
+
+def job(folder, text):
+    path = folder / "job.yaml"
+    path.write_text(f"model: cats\nprompt: a cat\n{text}", encoding="utf-8")
+    return compile_job(load_job(path, Vocabulary({"cats": ()}, find_plugins([folder]))))
+
+
+def test_a_job_names_what_its_plugin_adds(plugins):
+    plan = job(plugins, "plugins: {midpoint: }\nsweep: {sampler: [mid, Euler Squares, Midpoint Karras]}")
+    found = [
+        (cell.settings.sampler, cell.settings.schedule) for cell in sorted(plan.cells, key=lambda c: c.number)
+    ]
+    assert found == [("Midpoint", "uniform"), ("Euler", "squares"), ("Midpoint", "karras")]
+    assert plan.cells[0].plugins[0].touches_pixels
+    assert plan.evaluations() == sum(cell.evaluations for cell in plan.cells) == 40 + 20 + 40
+    assert plan.rows() == 200 - plan.shared_rows()
+    plan = job(plugins, "plugins: {midpoint: }\nevaluations: 20\nsampler: mid")
+    assert plan.cells[0].settings.steps == 10
+
+
+def test_a_job_without_the_plugin_cannot(plugins):
+    with pytest.raises(BadInput, match="sampler: 'Midpoint' is not known"):
+        job(plugins, "sampler: Midpoint")
+
+
+def test_two_plugins_with_one_name_are_a_mistake_of_the_job(plugins):
+    (plugins / "other.py").write_text(example(), encoding="utf-8")
+    with pytest.raises(BadInput, match=r"job.yaml:5: plugins: other: schedule 'squares' is there already"):
+        job(plugins, "plugins:\n  midpoint: {}\n  other: {}\n".replace("plugins:", "plugins:", 1))
+
+
+def test_a_plugin_with_a_bad_row_is_named(plugins):
+    (plugins / "bad.py").write_text(example().replace('"Midpoint"', '"Heun"'), encoding="utf-8")
+    with pytest.raises(PluginError, match=r"plugin 'bad' .*: sampler 'Heun' is there already"):
+        find_plugins([plugins]).load("bad")
+
+
+def test_workers_have_the_same_samplers_or_say_why_not(plugins):
+    version = find_plugins([plugins])["midpoint"].version
+    use = PluginUse("midpoint", version, "{}", touches_pixels=True)
+    assert Chain((use,), [plugins]).samplers["mid"].name == "Midpoint"
+    assert Chain((), [plugins]).samplers is BUILT_IN
+    stale = Chain((replace(use, version="0"),), [plugins])
+    with pytest.raises(
+        CellFailed, match="plugin 'midpoint' is version source-.* but the job was planned with 0"
+    ):
+        stale.samplers  # noqa: B018
+    assert (
+        Cell(1, (), Settings("m", "p"), (use,)).keyed("h").key
+        != Cell(1, (), Settings("m", "p")).keyed("h").key
+    )

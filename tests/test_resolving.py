@@ -1,0 +1,150 @@
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from farm.cell import DEFAULTS, Settings, content_key
+from farm.resolving import completed, contradictions, resolved
+from farm.sampling import BUILT_IN
+from farm.weights.checkpoint import load_checkpoint
+from tests.render.rendering import Counting, render
+
+BASE = {
+    "model": "m", "prompt": "a cat", "negative_prompt": "dog", "steps": 3, "cfg_scale": 4.0, "seed": 5,
+    "width": 64, "height": 64,
+}  # fmt: skip
+
+
+def decided(**asked) -> Settings:
+    return resolved(BASE | asked, BUILT_IN)
+
+
+@pytest.mark.parametrize(
+    ("asked", "sampler", "schedule", "eta"),
+    [
+        ({"sampler": "DPM++ 2M"}, "DPM++ 2M", "uniform", None),
+        ({"sampler": "DPM++ 2M Karras"}, "DPM++ 2M", "karras", None),
+        ({"sampler": "k_dpmpp_2m_ka"}, "DPM++ 2M", "karras", None),
+        ({"sampler": "dpm++ 2m", "schedule": "karras"}, "DPM++ 2M", "karras", None),
+        ({"sampler": "Euler a"}, "Euler a", "uniform", 1.0),
+        ({"sampler": "Euler a", "eta": 0.5}, "Euler a", "uniform", 0.5),
+        ({"sampler": "DDIM"}, "DDIM", "ddim", 0.0),
+        ({"sampler": "DPM fast", "schedule": "beta"}, "DPM fast", "uniform", 1.0),
+        ({"sampler": "diffusers:UniPCMultistep", "schedule": "beta"}, "diffusers:UniPCMultistepScheduler",
+         "automatic", None),
+    ],
+)  # fmt: skip
+def test_a_sampler_and_its_schedule_are_decided(asked, sampler, schedule, eta):
+    settings = decided(**asked)
+    assert (settings.sampler, settings.schedule, settings.eta) == (sampler, schedule, eta)
+
+
+CHURN = {"s_tmin": 0.5, "s_tmax": 3.0, "s_noise": 1.05}
+IDLE = [
+    ("Euler", {"eta": 0.5, "rho": 5.0, **CHURN}),
+    ("Euler a", {"s_churn": 9.0, "s_tmin": 0.5, "s_tmax": 3.0}),
+    ("Euler a", {"eta": 0.0, "s_noise": 1.05}),
+    ("Euler a", {"eta": 0.0, "eta_noise_seed_delta": 31337}),
+    ("Heun", {"eta_noise_seed_delta": 31337}),
+    ("DPM++ 2M Karras", {"eta": 0.3, "s_noise": 1.05, "eta_noise_seed_delta": 7, "s_churn": 4.0}),
+    ("DPM++ 2M SDE", {"eta_noise_seed_delta": 7}),
+    ("DPM++ SDE", {"eta": 0.0, "s_noise": 1.05}),
+    ("DPM2 a", {"eta": 0.0, "s_noise": 1.05, "eta_noise_seed_delta": 7}),
+    ("DDIM", {"eta_noise_seed_delta": 7, "sigma_min": 0.2, "sigma_max": 9.0, "rho": 3.0}),
+    ("UniPC", {"eta": 1.0, "s_noise": 0.9}),
+    ("DPM adaptive", {"steps": 5, "schedule": "karras", "rho": 3.0}),
+    ("DPM fast", {"schedule": "karras", "rho": 3.0}),
+    ("Euler", {"cfg_scale": 1.0, "guidance_rescale": 0.7}),
+    ("Euler", {"cfg_scale": 1.0, "negative_guidance_minimum_sigma": 9.0}),
+    ("Euler", {"variation_seed": 12}),
+    ("Euler", {"seed_resize_from_width": 64, "seed_resize_from_height": 64}),
+    ("DPM2", {"discard_next_to_last_sigma": True}),
+    ("diffusers:EulerAncestralDiscreteScheduler", {"sigma_min": 0.5, "rho": 3.0, "s_churn": 3.0, "eta": 0.5}),
+]
+
+
+@pytest.fixture(scope="module")
+def networks(tiny_model):
+    return load_checkpoint(tiny_model, torch.device("cpu"), torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "idle"), IDLE, ids=lambda one: one if isinstance(one, str) else "-".join(one)
+)
+def test_what_is_ignored_changes_no_pixel(networks, sampler, idle):
+    """The settings as asked, handed to the renderer, give the very picture of the resolved ones."""
+    needed = {"cfg_scale": idle.get("cfg_scale", 4.0)} | ({"eta": 0.0} if idle.get("eta") == 0 else {})
+    wanted = decided(sampler=sampler, **needed)
+    assert decided(sampler=sampler, **idle) == wanted
+    forced = replace(wanted, **{name: value for name, value in idle.items() if name != "schedule"})
+    (one,), (other,) = (render([settings], Counting(networks), rows=2) for settings in (wanted, forced))
+    assert (one == other).all()
+
+
+@pytest.mark.parametrize(
+    ("sampler", "telling"),
+    [
+        ("Euler a", {"eta": 0.5}),
+        ("Euler a", {"eta_noise_seed_delta": 3}),
+        ("Heun", {"s_churn": 2.0}),
+        ("DPM++ 2M", {"sigma_min": 0.2}),
+        ("DPM++ 2M Karras", {"rho": 5.0}),
+        ("DDIM", {"eta": 1.0}),
+        ("DPM++ 2M", {"discard_next_to_last_sigma": True}),
+        ("DPM2", {"discard_next_to_last_sigma": False}),
+        ("DPM fast", {"sigma_min": 0.2}),
+        ("Restart", {"s_noise": 1.1}),
+        ("LCM", {"eta_noise_seed_delta": 3}),
+        ("Euler", {"zero_terminal_snr": True}),
+        ("Euler", {"rng": "nv"}),
+        ("DPM adaptive", {"seed": 6}),
+    ],
+)
+def test_what_matters_is_kept(sampler, telling):
+    settings = decided(sampler=sampler, **telling)
+    assert {name: getattr(settings, name) for name in telling} == telling
+    assert settings != decided(sampler=sampler)
+
+
+def test_s_churn_makes_its_companions_matter():
+    churned = decided(sampler="Euler", s_churn=4.0, eta_noise_seed_delta=3, **CHURN)
+    assert (churned.s_tmin, churned.s_tmax, churned.s_noise, churned.eta_noise_seed_delta) == (
+        0.5,
+        3.0,
+        1.05,
+        3,
+    )
+
+
+def test_every_sampler_resolves_to_itself():
+    for row in BUILT_IN.samplers:
+        for schedule in ("automatic", *BUILT_IN.schedules):
+            settings = decided(sampler=row.name, schedule=schedule)
+            assert resolved(asdict(settings), BUILT_IN) == settings
+
+
+@pytest.mark.parametrize("evaluations", [1, 2, 7, 20, 40, 999, 10_000])
+def test_evaluations_become_the_most_steps_that_they_allow(evaluations):
+    for row in BUILT_IN.samplers:
+        asked = completed({**BASE, "sampler": row.name, "evaluations": evaluations}, BUILT_IN)
+        steps = asked["steps"]
+        if row.chooses_steps:
+            assert steps == BASE["steps"] and not list(contradictions(asked, BUILT_IN))
+            continue
+
+        def cost(count, name=row.name):
+            return completed({**BASE, "sampler": name, "steps": count}, BUILT_IN)["evaluations"]
+
+        assert steps == 0 or cost(steps) <= evaluations
+        assert steps == 1000 or cost(steps + 1) > evaluations
+        assert bool(list(contradictions(asked, BUILT_IN))) == (steps == 0)
+
+
+def test_keys_count_what_is_not_as_usual():
+    plain = decided(sampler="Euler")
+    key = content_key(plain, (), "h")
+    assert key == content_key(
+        replace(plain, **{name: DEFAULTS[name] for name in ("rng", "s_churn")}), (), "h"
+    )
+    assert key != content_key(replace(plain, rng="nv"), (), "h")
+    assert key != content_key(replace(plain, schedule="karras"), (), "h")
