@@ -17,6 +17,9 @@ from farm.diffusers_schedulers import (
     scheduler_facts,
 )
 
+FLOW = "flow_prediction"
+"""How diffusers calls what networks of rectified flow predict."""
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
@@ -62,6 +65,34 @@ class Chosen:
             return bool(self.value("stochastic_sampling"))
         algorithm = str(self.value("algorithm_type"))
         return algorithm.startswith("sde") or "dpmsolver" not in algorithm
+
+    def misfit(self, config: Mapping[str, Any]) -> str:
+        """Why it cannot serve a checkpoint; empty if it can.
+
+        The network must say what the scheduler expects to hear, over the noise levels that it knows.
+
+        Args:
+            config: the checkpoint's `scheduler_config.json`; what it says is inherited.
+        """
+        takes, said, given = self.scheduler.options, {**config, **self.options}, predicted(config)
+        over_flow = self.scheduler.is_flow or bool(said.get("use_flow_sigmas") and "use_flow_sigmas" in takes)
+        wanted = FLOW if self.scheduler.is_flow else "epsilon"
+        if "prediction_type" in takes:
+            wanted = str(said.get("prediction_type", "epsilon"))
+        if (wanted, over_flow) == (given, given == FLOW):
+            return ""
+        levels = " over flow's noise levels" if over_flow and wanted != FLOW else ""
+        levels = " over training's noise levels" if wanted == FLOW and not over_flow else levels
+        can_flow = given == FLOW and "use_flow_sigmas" in takes
+        hint = f"; flow needs (prediction_type={FLOW}, use_flow_sigmas=true)" if can_flow else ""
+        return f"it is for networks that predict {wanted}{levels}; the checkpoint's predicts {given}{hint}"
+
+
+def predicted(config: Mapping[str, Any]) -> str:
+    """What a checkpoint's network predicts, by its `scheduler_config.json`."""
+    if "prediction_type" in config:
+        return str(config["prediction_type"])
+    return FLOW if "Flow" in str(config.get("_class_name")) else "epsilon"
 
 
 def is_scheduler(name: str) -> bool:

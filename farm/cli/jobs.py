@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from farm.errors import BadInput, Problem
+from farm.errors import BadInput, FarmError, Problem
 from farm.job import Job, Vocabulary, load_job, read_drawn
 from farm.plan import Plan, compile_job
 from farm.plugins import find_plugins
-from farm.weights.catalog import Checkpoint, Hashes, find_checkpoints
+from farm.scheduler_names import chosen, is_scheduler
+from farm.weights.catalog import Checkpoint, Hashes, find_checkpoints, scheduler_config_of
 from farm.workspace import Workspace
 
 
@@ -57,7 +58,7 @@ def load_plans(paths: Sequence[Path], overrides: Sequence[str], place: Place) ->
         except BadInput as error:
             problems.extend(error.problems)
             continue
-        problems += _broken_models(plan, path, place)
+        problems += _broken_models(plan, path, place) or _misfits(plan, path, place)
         if plan.name in plans:
             problems.append(Problem(str(path), f"another job of this command is called {plan.name!r} too"))
         plans[plan.name] = plan
@@ -73,6 +74,23 @@ def _broken_models(plan: Plan, path: Path, place: Place) -> list[Problem]:
         for name, checkpoint in named.items()
         if checkpoint.fault
     ]
+
+
+def _misfits(plan: Plan, path: Path, place: Place) -> list[Problem]:
+    """Schedulers of diffusers that expect another network than the checkpoint has."""
+    asked = dict.fromkeys((cell.settings.sampler, cell.settings.model) for cell in plan.cells)
+    problems: list[Problem] = []
+    for sampler, model in asked:
+        if not is_scheduler(sampler):
+            continue
+        try:
+            misfit = chosen(sampler).misfit(scheduler_config_of(place.checkpoints[model].path))
+        except FarmError as error:
+            problems.append(Problem(str(path), f"model: {model!r} cannot be used; {error}"))
+        else:
+            if misfit:
+                problems.append(Problem(str(path), f"sampler: {sampler} cannot serve {model!r}: {misfit}"))
+    return problems
 
 
 def _load(path: Path, overrides: Sequence[str], place: Place) -> Job:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_cache_path
 
@@ -17,6 +18,8 @@ CHECKPOINT_FOLDER = "Stable-diffusion"
 
 INDEX = "model_index.json"
 """The file that makes a folder a diffusers pipeline."""
+
+SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
 
 HASHED_SUFFIXES = {".safetensors", ".json", ".txt", ".bin"}
 """What a loader reads of a diffusers folder; a changed README does not make another model."""
@@ -92,6 +95,21 @@ def pipeline_of(folder: Path) -> str:
     if not isinstance(pipeline, str) or not pipeline:
         raise FarmError(f"{INDEX} is not that of a diffusers folder: it names no _class_name")
     return pipeline
+
+
+def scheduler_config_of(folder: Path) -> dict[str, Any]:
+    """The `scheduler/scheduler_config.json` of a diffusers folder.
+
+    Raises:
+        FarmError: if it cannot be read.
+    """
+    try:
+        config = json.loads((folder / SCHEDULER_CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise FarmError(f"{SCHEDULER_CONFIG} cannot be read: {described(error)}") from error
+    if not isinstance(config, dict):
+        raise FarmError(f"{SCHEDULER_CONFIG} is not a mapping")
+    return config
 
 
 def content_files(folder: Path) -> list[Path]:

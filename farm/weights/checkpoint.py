@@ -1,6 +1,5 @@
 """Checkpoints become networks in memory."""
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from farm.errors import CellFailed, described
-from farm.weights.catalog import pipeline_of
+from farm.weights.catalog import pipeline_of, scheduler_config_of
 
 PIPELINES = ("StableDiffusionPipeline",)
 
@@ -57,7 +56,7 @@ def load_checkpoint(folder: Path, device: torch.device, dtype: torch.dtype) -> N
 
 def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Networks:
     """Small files first, so that a mistake in them is found before gigabytes are read."""
-    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+    config = scheduler_config_of(folder)
     tokenizer = _tokenizer(folder / "tokenizer")
 
     def network(part: str, kind: Any, **precision: torch.dtype) -> Any:

