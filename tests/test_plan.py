@@ -26,6 +26,14 @@ def compiled(tmp_path):
     return compiled
 
 
+def test_keeps_what_the_job_says_at_its_top_and_no_axis_sets(compiled):
+    plan = compiled("sweep: {sampler: [Euler a, DPM adaptive], cfg_scale: [1, 7]}", steps=10, cfg_scale=3)
+    assert plan.asked == {"model": "cats", "prompt": "a cat", "steps": 10}
+    assert {cell.settings.steps for cell in plan.cells} == {10, 20}  # DPM adaptive takes no notice
+    searched = compiled("sweep: {replace: {cat: [cat, dog]}}", negative_prompt="blurry", evaluations=8)
+    assert searched.asked == {"model": "cats", "evaluations": 8}
+
+
 def by_number(plan):
     return sorted(plan.cells, key=lambda cell: cell.number)
 

@@ -89,7 +89,9 @@ def _steps(compiled: Plan) -> Iterator[str]:
         return
     found: dict[str, set[int]] = {}
     for cell in compiled.cells:
-        found.setdefault(cell.settings.sampler, set()).add(cell.settings.steps)
-    yield "steps: " + "; ".join(
-        f"{name} {', '.join(map(str, sorted(steps)))}" for name, steps in found.items()
-    )
+        if not compiled.samplers[cell.settings.sampler].chooses_steps:
+            found.setdefault(cell.settings.sampler, set()).add(cell.settings.steps)
+    if found:
+        yield "steps: " + "; ".join(
+            f"{name} {', '.join(map(str, sorted(steps)))}" for name, steps in found.items()
+        )

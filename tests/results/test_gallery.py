@@ -3,6 +3,7 @@ import json
 import os
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -238,6 +239,14 @@ def reached(page, plan, rest):
     return sorted(found)
 
 
+def test_the_heading_says_what_was_asked_though_it_does_not_matter_to_every_cell(tmp_path):
+    plan = replace(make_plan({"cfg_scale": [1, 7]}), asked={"steps": 10, "eta": 0.5, "evaluations": 40})
+    text = write_gallery(plan, {}, tmp_path).read_text(encoding="utf-8")
+    said = json.loads(re.search(r'"heading":(\{[^}]*\})', text)[1])
+    assert (said["steps"], said["eta"], said["evaluations"]) == (10, 0.5, 40)
+    assert said["model"] == "tiny-cats" and "cfg_scale" not in said and "s_noise" not in said
+
+
 @pytest.mark.slow
 def test_a_click_shows_everything_about_a_cell_and_arrows_move_on(page, demo):
     plan, path = demo
@@ -258,7 +267,7 @@ def test_a_click_shows_everything_about_a_cell_and_arrows_move_on(page, demo):
     ]  # fmt: skip
     page.keyboard.press("Escape")
     assert not page.locator("#viewer").is_visible()
-    assert page.evaluate("document.activeElement.dataset.number") == "10"
+    page.wait_for_function("document.activeElement.dataset.number === '10'")  # once it has heard of closing
 
 
 @pytest.mark.slow
@@ -268,7 +277,7 @@ def test_arrows_step_over_what_was_skipped(page, demo):
     assert page.locator("#grid .skipped").count() == 1
     page.focus("[data-number='2']")
     page.keyboard.press("ArrowDown")
-    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "cell 9, done"
+    page.wait_for_function("document.activeElement.getAttribute('aria-label') === 'cell 9, done'")
 
 
 @pytest.mark.slow
