@@ -7,7 +7,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from farm.plan import Layout
 from farm.results.gallery import write_gallery
@@ -267,7 +267,7 @@ def test_a_click_shows_everything_about_a_cell_and_arrows_move_on(page, demo):
     ]  # fmt: skip
     page.keyboard.press("Escape")
     assert not page.locator("#viewer").is_visible()
-    page.wait_for_function("document.activeElement.dataset.number === '10'")  # once it has heard of closing
+    expect(page.locator("[data-number='10']")).to_be_focused()  # once the page has heard of closing
 
 
 @pytest.mark.slow
@@ -277,7 +277,7 @@ def test_arrows_step_over_what_was_skipped(page, demo):
     assert page.locator("#grid .skipped").count() == 1
     page.focus("[data-number='2']")
     page.keyboard.press("ArrowDown")
-    page.wait_for_function("document.activeElement.getAttribute('aria-label') === 'cell 9, done'")
+    expect(page.locator("[aria-label='cell 9, done']")).to_be_focused()
 
 
 @pytest.mark.slow
