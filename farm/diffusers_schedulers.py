@@ -108,7 +108,7 @@ def class_name(wanted: str) -> str:
     for spelling in (wanted.casefold(), (wanted + SUFFIX).casefold()):
         if spelling in folded:
             return folded[spelling]
-    short = [name.removesuffix(SUFFIX) for name in folded.values()]
+    short = [name.removesuffix(SUFFIX) for name in folded.values() if name not in NEEDS]
     near = nearest(wanted[:100].removesuffix(SUFFIX), short)
     raise BadScheduler(
         f"diffusers has no scheduler {wanted!r}" + (f"; did you mean {near!r}?" if near else "")
@@ -116,9 +116,11 @@ def class_name(wanted: str) -> str:
 
 
 def nearest(wanted: str, known: Iterable[str]) -> str:
-    """The name that is most like one; empty if none is."""
+    """The name that is most like one, or of which it is a part; empty if none is."""
     by_folded = {name.casefold(): name for name in known}
-    close = difflib.get_close_matches(wanted.casefold(), by_folded, n=1, cutoff=0.4)
+    folded = wanted.casefold()
+    longer = [name for name in by_folded if len(folded) > 2 and folded in name]
+    close = difflib.get_close_matches(folded, longer or by_folded, n=1, cutoff=0 if longer else 0.6)
     return by_folded[close[0]] if close else ""
 
 

@@ -93,7 +93,7 @@ def settled(asked: Mapping[str, Any], samplers: Samplers) -> tuple[Settings, lis
     row = samplers[asked["sampler"]]
     schedule = schedule_of(row, asked["schedule"], samplers)
     own = row.algorithm == DIFFUSERS
-    chosen = {**asked, "sampler": row.name, "schedule": AUTOMATIC if own else schedule.name}
+    chosen = {**asked, "sampler": row.name, "schedule": AUTOMATIC if own else _first_name(schedule, samplers)}
     del chosen["evaluations"]
     if chosen["eta"] is None:
         chosen["eta"] = row.eta
@@ -104,6 +104,13 @@ def settled(asked: Mapping[str, Any], samplers: Samplers) -> tuple[Settings, lis
     if not row.takes_schedules and asked["schedule"] != AUTOMATIC:
         ignored.append(("schedule", f"on {row.name}"))
     return Settings(**{**chosen, **neutral}), ignored
+
+
+def _first_name(schedule: Schedule, samplers: Samplers) -> str:
+    """Of the names under which the same sigmas are listed, the first."""
+    made = (schedule.function, schedule.options, schedule.steps)
+    rows = samplers.schedules.values()
+    return next(row.name for row in rows if (row.function, row.options, row.steps) == made)
 
 
 def _steps_within(evaluations: int, row: Sampler, schedule: Schedule, discard: bool | None) -> int:

@@ -139,7 +139,7 @@ def ddim_stride(steps: int) -> int:
 
     Where the last of them would be 1000, A1111 takes a step more.
     """
-    stride = TRAINING_TIMESTEPS // steps
+    stride = TRAINING_TIMESTEPS // min(steps, TRAINING_TIMESTEPS)
     if (TRAINING_TIMESTEPS - 1) % stride or stride == 1:
         return stride
     return TRAINING_TIMESTEPS // ((TRAINING_TIMESTEPS - 1) // stride + 1)
@@ -198,7 +198,7 @@ SCHEDULES: tuple[Schedule, ...] = (
     Schedule("sgm_uniform", "SGM Uniform", "sgm_uniform",
              "Stability's generative-models: the last of n + 1 timesteps left out"),
     Schedule("simple", "Simple", "simple", "ComfyUI: every so-many-th training sigma", options=()),
-    Schedule("normal", "Normal", "normal", "ComfyUI: timesteps evenly spaced"),
+    Schedule("normal", "Normal", "uniform", "ComfyUI: timesteps evenly spaced"),  # another name of uniform
     Schedule("beta", "Beta", "beta", "Lee et al. 2024 (arXiv:2407.12173)"),
     Schedule("ddim", "DDIM", "ddim", "CompVis: training timesteps at a whole stride, offset 1",
              steps=ddim_steps, starts_at_sigma_max=False, options=()),

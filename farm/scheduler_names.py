@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from farm.cell import SETTING_NAMES
 from farm.diffusers_schedulers import (
     PREFIX,
     BadScheduler,
@@ -147,6 +148,8 @@ def _checked(scheduler: Scheduler, name: str, text: str) -> Any:
     if (option := scheduler.options.get(name)) is None:
         near = nearest(name, scheduler.options)
         hint = f"did you mean {near!r}?" if near else f"it has {', '.join(scheduler.options)}"
+        if name in scheduler.step and name in SETTING_NAMES:
+            hint = f"{name} is a setting of the job"
         raise BadScheduler(f"{scheduler.name} has no option {name!r}; {hint}")
     try:
         value = _value(text)

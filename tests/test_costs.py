@@ -7,7 +7,7 @@ import torch
 
 from farm.cell import Cell, Settings
 from farm.cluster.tasks import cost, tasks_of
-from farm.costs import evaluations, first_pass, first_rows, rows
+from farm.costs import evaluations, evaluations_at, first_pass, first_rows, rows
 from farm.layout import Layout
 from farm.plan import Plan
 from farm.render.guidance import conditions_for
@@ -31,6 +31,18 @@ def test_an_evaluation_has_the_rows_that_guidance_computes(scale: float) -> None
     computed = conditions_for(scale, ("prompt", None), ("negative", None))  # type: ignore[arg-type]
     assert rows(settings) == evaluations(settings) * len(computed)
     assert len(first_rows(settings)) == len(computed)
+
+
+@pytest.mark.parametrize("sigma_max", [None, 10.0])
+def test_first_rows_are_equal_only_where_pictures_start_alike(sigma_max: float | None) -> None:
+    starts: dict[tuple[object, ...], set[tuple[float, bool]]] = {}
+    for row, schedule, steps, discard in product(SAMPLERS, SCHEDULES, (5, 20), (None, True, False)):
+        given = {"schedule": schedule.name, "discard_next_to_last_sigma": discard, "sigma_max": sigma_max}
+        wanted = resolved(asdict(BASE) | given | {"sampler": row.name, "steps": steps}, BUILT_IN)
+        walked = sigmas_for(wanted, row, BUILT_IN.schedules[wanted.schedule], stable_diffusion())
+        start = walked[0], row.starts_at_unit_variance
+        starts.setdefault(first_rows(wanted)[0], set()).add(start)
+    assert [key for key, found in starts.items() if len(found) > 1] == []
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 7.0])
@@ -89,6 +101,15 @@ def test_sharing_is_computed_as_planned(tiny_model) -> None:
     cells = tuple(Cell(number, (), settings) for number, settings in enumerate(wanted))
     render(wanted, runner := Counting(load_checkpoint(tiny_model, CPU, torch.float32)))
     assert runner.rows("Predict") == Plan("p", (), Layout(), cells).rows()
+
+
+@pytest.mark.parametrize("name", [row.name for row in SAMPLERS])
+def test_more_steps_never_cost_less(name: str) -> None:
+    """Nor does any number that a job can write fail, also where one step more is scheduled and dropped."""
+    row = BUILT_IN[name]
+    for schedule, discard in product(SCHEDULES, (False, True)):
+        counts = [evaluations_at(steps, row, schedule, discard) for steps in (*range(1, 60), 333, 999, 1000)]
+        assert counts == sorted(counts)
 
 
 @pytest.mark.parametrize(

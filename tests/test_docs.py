@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from farm.job import Vocabulary, load_job
+from farm.plan import compile_job
 from farm.settings import SETTINGS
 
 ROOT = Path(__file__).parents[1]
@@ -24,3 +26,13 @@ def test_every_link_leads_somewhere(page):
 def test_every_setting_is_in_the_docs():
     rows = re.findall(r"^\| (`.+?) \|", (ROOT / "docs" / "jobs.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(re.findall(r"`(\w+)`", " ".join(rows))) == set(SETTINGS)
+
+
+SNIPPETS = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs" / "samplers.md").read_text("utf-8"), re.M | re.S)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_every_example_of_samplers_is_right(tmp_path, snippet):
+    path = tmp_path / "job.yaml"
+    path.write_text(f"model: cats\nprompt: a cat\n{snippet}", encoding="utf-8")
+    assert compile_job(load_job(path, Vocabulary(models={"cats": ()}, plugins={}))).cells

@@ -26,6 +26,7 @@ def decided(**asked) -> Settings:
         ({"sampler": "DPM++ 2M Karras"}, "DPM++ 2M", "karras", None),
         ({"sampler": "k_dpmpp_2m_ka"}, "DPM++ 2M", "karras", None),
         ({"sampler": "dpm++ 2m", "schedule": "karras"}, "DPM++ 2M", "karras", None),
+        ({"sampler": "DPM++ 2M", "schedule": "normal"}, "DPM++ 2M", "uniform", None),
         ({"sampler": "Euler a"}, "Euler a", "uniform", 1.0),
         ({"sampler": "Euler a", "eta": 0.5}, "Euler a", "uniform", 0.5),
         ({"sampler": "DDIM"}, "DDIM", "ddim", 0.0),

@@ -92,7 +92,11 @@ class Guidance:
         rows = self._rows(shown, self.model.time_at(question.sigma), conditions)
         if question.x is not self.origin.x:
             return rows
-        return tuple(self._shared(row, condition) for row, condition in zip(rows, conditions, strict=True))
+        key = ("first row", self.weights, self.origin.key, question.sigma)
+        return tuple(
+            _shared((*key, row.time, condition.key), row)
+            for row, condition in zip(rows, conditions, strict=True)
+        )
 
     def answer(
         self,
@@ -119,9 +123,9 @@ class Guidance:
     ) -> tuple[Predict, ...]:
         return tuple(Predict(self.weights, shown, time, condition.states) for condition in conditions)
 
-    def _shared(self, row: Predict, condition: Condition) -> Share:
-        key = ("first row", self.weights, self.origin.key, row.time, condition.key)
-        return Share(key, lambda _: predict(row))
+
+def _shared(key: Hashable, row: Predict) -> Share:
+    return Share(key, lambda _: predict(row))
 
 
 def _combined(outputs: Sequence[torch.Tensor], coefficients: Sequence[float]) -> torch.Tensor:

@@ -80,7 +80,6 @@ SCHEDULES: dict[str, ScheduleFunction] = {
     "exponential": exponential,
     "sgm_uniform": sgm_uniform,
     "simple": simple,
-    "normal": uniform,
     "beta": beta,
     "ddim": ddim,
 }

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from farm.cell import Settings, SettingValue
 from farm.sampling import AUTOMATIC, BUILT_IN, SCHEDULES
+from farm.scheduler_names import is_scheduler
 
 Keys = Mapping[str, SettingValue]
 
@@ -35,10 +36,18 @@ _OF_THEIR_OWN = frozenset({"DDIM", "PLMS", "UniPC"})
 def sampler_keys(settings: Settings) -> Keys:
     """The sampler, and its schedule where the name alone would be taken for another one."""
     sampler, schedule = settings.sampler, settings.schedule
+    if is_scheduler(sampler):
+        return _scheduler_keys(sampler)
     title = _TITLES.get(schedule, schedule)
     if sampler in _NAMED.get(schedule, ()):
         return {"Sampler": f"{sampler} {title}"}
     return {"Sampler": sampler, "Schedule type": title if _is_told(sampler, schedule) else None}
+
+
+def _scheduler_keys(sampler: str) -> Keys:
+    """Of a scheduler of diffusers; in a name with a colon or a comma, sd-parsers finds no sampler."""
+    name, _, options = sampler.partition("(")
+    return {"Sampler": name.replace(":", " "), "Sampler options": options.removesuffix(")") or None}
 
 
 def _is_told(sampler: str, schedule: str) -> bool:

@@ -128,6 +128,15 @@ def test_only_rows_at_the_origin_are_shared() -> None:
     assert first[0].key != rows(guidance(7, x, parameterization_of(STABLE_DIFFUSION, True)), x)[0].key
 
 
+def test_rows_at_the_origin_are_told_apart_by_sigmas_that_have_the_same_time() -> None:
+    """Beyond the training noise levels a plugin's sampler may ask of one x at two sigmas."""
+    x = torch.randn(4, 2, 2)
+    asking = guidance(7, x)
+    near, far = (asking.rows(Denoise(x, sigma, 0), asking.conditions)[0] for sigma in (20.0, 40.0))
+    assert EPS.time_at(20.0) == EPS.time_at(40.0) and isinstance(near, Share) and isinstance(far, Share)
+    assert near.key != far.key
+
+
 # guidance_rescale
 
 

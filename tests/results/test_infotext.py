@@ -99,6 +99,24 @@ def test_the_order_and_spelling_of_a1111():
     )
 
 
+@pytest.mark.parametrize(
+    ("sampler", "name", "options"),
+    [
+        ("diffusers:DDIMScheduler", "diffusers DDIMScheduler", None),
+        (
+            "diffusers:DDIMScheduler(steps_offset=1, timestep_spacing=trailing)",
+            "diffusers DDIMScheduler",
+            '"steps_offset=1, timestep_spacing=trailing"',
+        ),
+    ],
+)
+def test_another_reader_finds_the_schedulers_of_diffusers(tmp_path, sampler, name, options):
+    wanted = cell(prompt="a cat", sampler=sampler)
+    assert_settings_read_back(read_back(tmp_path, wanted), replace(wanted.settings, sampler=name))
+    assert ("Sampler options" in infotext(wanted)) == bool(options)
+    assert f"Sampler options: {options}" in infotext(wanted) or not options
+
+
 def test_what_is_usual_is_left_out():
     text = infotext(replace(cell(prompt="a cat"), model_hash=""))
     assert text.startswith("a cat\nSteps: ")
