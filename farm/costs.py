@@ -38,12 +38,8 @@ def evaluations_at(steps: int, row: Sampler, schedule: Schedule, discard: bool |
     """
     if not row.takes_schedules:
         return row.evaluations(steps)
-    discarded = _discards(row, discard)
+    discarded = row.discards(discard)
     return row.evaluations(schedule.steps(steps + discarded) - discarded)
-
-
-def _discards(row: Sampler, asked: bool | None) -> bool:
-    return row.discards_next_to_last_sigma if asked is None else asked
 
 
 def guiding_texts(settings: Settings) -> tuple[str, ...]:
@@ -88,6 +84,6 @@ def _start(settings: Settings, samplers: Samplers) -> tuple[Hashable, ...]:
         return (settings,)
     if schedule_of(row, settings.schedule, samplers).starts_at_sigma_max:
         return (*sigma, row.starts_at_unit_variance)
-    spaced = settings.steps + _discards(row, settings.discard_next_to_last_sigma)
+    spaced = settings.steps + row.discards(settings.discard_next_to_last_sigma)
     shape = (settings.schedule, spaced, settings.sigma_min, settings.rho)
     return (*sigma, row.starts_at_unit_variance, *shape)

@@ -93,7 +93,7 @@ def settled(asked: Mapping[str, Any], samplers: Samplers) -> tuple[Settings, lis
     row = samplers[asked["sampler"]]
     schedule = schedule_of(row, asked["schedule"], samplers)
     own = row.algorithm == DIFFUSERS
-    chosen = {**asked, "sampler": row.name, "schedule": AUTOMATIC if own else _first_name(schedule, samplers)}
+    chosen = {**asked, "sampler": row.name, "schedule": AUTOMATIC if own else samplers.first_name(schedule)}
     del chosen["evaluations"]
     if chosen["eta"] is None:
         chosen["eta"] = row.eta
@@ -104,13 +104,6 @@ def settled(asked: Mapping[str, Any], samplers: Samplers) -> tuple[Settings, lis
     if not row.takes_schedules and asked["schedule"] != AUTOMATIC:
         ignored.append(("schedule", f"on {row.name}"))
     return Settings(**{**chosen, **neutral}), ignored
-
-
-def _first_name(schedule: Schedule, samplers: Samplers) -> str:
-    """Of the names under which the same sigmas are listed, the first."""
-    made = (schedule.function, schedule.options, schedule.steps)
-    rows = samplers.schedules.values()
-    return next(row.name for row in rows if (row.function, row.options, row.steps) == made)
 
 
 def _steps_within(evaluations: int, row: Sampler, schedule: Schedule, discard: bool | None) -> int:
@@ -172,3 +165,5 @@ def _ignored_by_the_schedule(row: Sampler, schedule: Schedule) -> Iterator[Ignor
     for name in ("sigma_min", "sigma_max", "rho"):
         if name not in (*schedule.options, *row.options):
             yield name, where
+    if not row.takes_schedules:
+        yield "discard_next_to_last_sigma", where

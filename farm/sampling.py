@@ -5,7 +5,7 @@ forms are a sampler plus a schedule.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,6 +93,14 @@ class Sampler:
     ends_at_sigma_min: bool = False
     lowest_timestep: int = 0
     chooses_steps: bool = False
+
+    def discards(self, asked: bool | None) -> bool:
+        """Whether one step more is scheduled and the sigma before the last dropped.
+
+        Args:
+            asked: as `Settings.discard_next_to_last_sigma`.
+        """
+        return self.takes_schedules and (self.discards_next_to_last_sigma if asked is None else asked)
 
 
 def once_per_step(steps: int) -> int:
@@ -243,6 +251,10 @@ class Samplers:
         for name, aliases, sampler, schedule in self._names():
             for spelling in (name, *aliases):
                 self._named.setdefault(spelling.casefold(), (sampler, schedule))
+        firsts: dict[Hashable, str] = {}
+        for row in schedules:
+            firsts.setdefault(_made(row), row.name)
+        self._first_names = {row.name: firsts[_made(row)] for row in schedules}
 
     def __getitem__(self, name: str) -> Sampler:
         """The row of a sampler's canonical or other name.
@@ -259,9 +271,15 @@ class Samplers:
             KeyError: there is no such sampler.
             BadScheduler: it is a scheduler of diffusers that cannot be used.
         """
+        if (found := self._named.get(name.strip().casefold())) is not None:
+            return found
         if is_scheduler(name):
             return _scheduler_row(chosen(name)), AUTOMATIC
-        return self._named[name.strip().casefold()]
+        raise KeyError(name)
+
+    def first_name(self, schedule: Schedule) -> str:
+        """Of the names under which the same sigmas are listed, the first."""
+        return self._first_names[schedule.name]
 
     @property
     def names(self) -> Mapping[str, tuple[str, ...]]:
@@ -274,6 +292,10 @@ class Samplers:
             for schedule in self.schedules.values() if row.takes_schedules else ():
                 short = tuple(f"{alias}_ka" for alias in row.aliases) if schedule.name == "karras" else ()
                 yield f"{row.name} {schedule.title}", short, row, schedule.name
+
+
+def _made(schedule: Schedule) -> Hashable:
+    return schedule.function, schedule.options, schedule.steps
 
 
 BUILT_IN = Samplers()

@@ -60,6 +60,7 @@ IDLE = [
     ("Euler", {"variation_seed": 12}),
     ("Euler", {"seed_resize_from_width": 64, "seed_resize_from_height": 64}),
     ("DPM2", {"discard_next_to_last_sigma": True}),
+    ("DPM fast", {"discard_next_to_last_sigma": True}),
     ("diffusers:EulerAncestralDiscreteScheduler", {"sigma_min": 0.5, "rho": 3.0, "s_churn": 3.0, "eta": 0.5}),
 ]
 

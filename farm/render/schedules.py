@@ -98,9 +98,7 @@ def sigmas_for(settings: Settings, sampler: Sampler, schedule: Schedule, model: 
     Raises:
         CellFailed: the range does not fit the model, or a schedule gives sigmas that do not fall.
     """
-    discard = settings.discard_next_to_last_sigma
-    if discard is None:
-        discard = sampler.discards_next_to_last_sigma
+    discard = sampler.discards(settings.discard_next_to_last_sigma)
     given = {**_range(settings, sampler, schedule, model), "rho": settings.rho}
     function = SCHEDULES[schedule.function] if isinstance(schedule.function, str) else schedule.function
     made = function(model, settings.steps + discard, **{name: given[name] for name in schedule.options})
