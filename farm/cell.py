@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Literal
 
-RENDER_VERSION = 1
+RENDER_VERSION = 2
 """Raised when our own pixels change, so that pictures of an older version are not taken for ours."""
 
 Scalar = str | int | float | bool

@@ -71,7 +71,8 @@ class Sampler:
         starts_at_unit_variance: whether the first latents are scaled as in training, to variance
             sigma² + 1, and not to sigma² as k-diffusion does.
         ends_at_sigma_min: whether the last step leads to the model's smallest sigma and not to 0.
-        lowest_timestep: the training timestep that its steps end at, if nobody says.
+        distilled_at: how many of the training timesteps, evenly spaced and the last among them, the network
+            was distilled at, and is asked at; 0 is all.
         chooses_steps: whether it takes as many steps as it finds necessary.
     """
 
@@ -91,7 +92,7 @@ class Sampler:
     discards_next_to_last_sigma: bool = False
     starts_at_unit_variance: bool = False
     ends_at_sigma_min: bool = False
-    lowest_timestep: int = 0
+    distilled_at: int = 0
     chooses_steps: bool = False
 
     def discards(self, asked: bool | None) -> bool:
@@ -160,8 +161,8 @@ _DPM_SOLVER = "Lu et al. 2022 (arXiv:2206.00927), k-diffusion"
 _DPM_SOLVER_PP = "Lu et al. 2022 (arXiv:2211.01095), k-diffusion"
 
 SAMPLERS: tuple[Sampler, ...] = (
-    Sampler("Euler a", "euler_ancestral", ("k_euler_a", "euler_ancestral"), 1, once_per_step, True,
-            "k-diffusion", options=_ETA, eta=1.0),
+    Sampler("Euler a", "euler_ancestral", ("k_euler_a", "k_euler_ancestral", "euler_ancestral"), 1,
+            once_per_step, True, "k-diffusion", options=_ETA, eta=1.0),
     Sampler("Euler", "euler", ("k_euler",), 1, once_per_step, False, _KARRAS_ET_AL, options=_CHURN),
     Sampler("LMS", "lms", ("k_lms",), 4, once_per_step, False, "linear multistep, k-diffusion"),
     Sampler("Heun", "heun", ("k_heun",), 2, twice_but_last, False, _KARRAS_ET_AL, options=_CHURN),
@@ -193,9 +194,8 @@ SAMPLERS: tuple[Sampler, ...] = (
             schedule="ddim", starts_at_unit_variance=True, ends_at_sigma_min=True),
     Sampler("UniPC", "unipc", ("uni_pc",), 3, once_per_step, False, "Zhao et al. 2023 (arXiv:2302.04867)",
             schedule="sgm_uniform", starts_at_unit_variance=True, ends_at_sigma_min=True),
-    # Distilled at the timesteps 19, 39, …, 999; A1111 spaces evenly from the last to the first of them.
     Sampler("LCM", "lcm", ("k_lcm",), 1, once_per_step, True, "Luo et al. 2023 (arXiv:2310.04378)",
-            options=("time_at",), lowest_timestep=19),
+            options=("time_at",), distilled_at=50),
 )  # fmt: skip
 
 SCHEDULES: tuple[Schedule, ...] = (

@@ -12,6 +12,7 @@ from farm.costs import schedule_of
 from farm.diffusers_schedulers import BadScheduler
 from farm.errors import CellFailed
 from farm.questions import Draw
+from farm.render.distilled import distilled
 from farm.render.guidance import Condition, Guidance, Origin, conditions_for, guided
 from farm.render.noise import CellNoise
 from farm.render.parameterization import Parameterization, parameterization_of
@@ -57,7 +58,8 @@ def _sample(
     shape = (LATENT_CHANNELS, settings.height // LATENT_SCALE, settings.width // LATENT_SCALE)
     noise = CellNoise(settings, shape, model.device)
     drawn = yield Draw(noise.initial)
-    parameterization = parameterization_of(model.scheduler_config, settings.zero_terminal_snr)
+    trained = parameterization_of(model.scheduler_config, settings.zero_terminal_snr)
+    parameterization = distilled(trained, row.distilled_at)
     options = {name: OPTIONS[name](settings, parameterization) for name in row.options}
     guidance = partial(
         Guidance, weights, parameterization, conditions,

@@ -113,12 +113,11 @@ def _range(
     settings: Settings, sampler: Sampler, schedule: Schedule, model: Parameterization
 ) -> dict[str, float]:
     """The smallest and the largest sigma: as asked, else the model's."""
-    lowest = max(model.sigma_min, float(model.sigma_at(np.array(sampler.lowest_timestep))))
-    low = lowest if settings.sigma_min is None else settings.sigma_min
+    low = model.sigma_min if settings.sigma_min is None else settings.sigma_min
     high = model.sigma_max if settings.sigma_max is None else settings.sigma_max
     for_model = f"is not allowed for {settings.model} with the schedule {schedule.name}"
-    if "sigma_max" in schedule.options and high <= lowest:
-        raise CellFailed(f"sigma_max {high:g} {for_model}; more than {lowest:.4g} is")
+    if "sigma_max" in schedule.options and high <= model.sigma_min:
+        raise CellFailed(f"sigma_max {high:g} {for_model}; more than {model.sigma_min:.4g} is")
     if "sigma_min" in schedule.options and low >= min(high, model.sigma_max):
         raise CellFailed(f"sigma_min {low:g} {for_model}; less than {min(high, model.sigma_max):.6g} is")
     return {"sigma_min": low, "sigma_max": high}

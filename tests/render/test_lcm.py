@@ -5,12 +5,14 @@ import pytest
 import torch
 from diffusers import LCMScheduler, StableDiffusionPipeline
 
+from farm.render.distilled import distilled
+from farm.render.requests import Predict, Request
 from farm.render.samplers.lcm import boundary_scalings, lcm
 from farm.render.schedules import sigmas_for
 from farm.sampling import BUILT_IN
 from farm.weights.checkpoint import Networks
 from tests.render.oracles import STABLE_DIFFUSION, Recorded, drive, two_points
-from tests.render.rendering import LEVELS
+from tests.render.rendering import LEVELS, Counting, apart, prompt_states, render
 from tests.render.unit_variance import (
     ALPHAS,
     MODEL,
@@ -25,6 +27,21 @@ from tests.render.unit_variance import (
     sigmas_at,
     two_points_noise,
 )
+
+DISTILLED = distilled(MODEL, 50)
+KNOWN = np.arange(50) * 20 + 19
+"""The timesteps that latent consistency models are distilled at."""
+
+
+def known_time(sigma: float) -> int:
+    """Of the noise level that is nearest in log sigma."""
+    return int(KNOWN[np.abs(MODEL.log_sigmas[KNOWN] - np.log(sigma)).argmin()])
+
+
+def a1111_sigmas(steps: int) -> tuple[float, ...]:
+    """Timesteps from the last to the first of the 50; log sigma is interpolated between these."""
+    places = (np.linspace(999, 19, steps) - 19) / 20
+    return (*np.exp(np.interp(places, np.arange(50), MODEL.log_sigmas[KNOWN])).tolist(), 0.0)
 
 
 def diffusers_times(steps: int) -> list[int]:
@@ -42,7 +59,7 @@ def a1111_times(steps: int) -> list[int]:
 
 def ours(sigmas: tuple[float, ...], *draws: torch.Tensor) -> torch.Tensor:
     first, *others = draws
-    return drive(lcm(first * sigmas[0], sigmas, Recorded(others), time_at=MODEL.time_at), two_points)[0]
+    return drive(lcm(first * sigmas[0], sigmas, Recorded(others), time_at=DISTILLED.time_at), two_points)[0]
 
 
 def theirs(times: list[int], *draws: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
@@ -72,7 +89,7 @@ def paper(sigmas: tuple[float, ...], *draws: torch.Tensor, unit_variance: bool =
     z = first * sigmas[0] / (1 + sigmas[0] ** 2) ** 0.5
     for step, (a_t, a_next) in enumerate(alphas_of(sigmas)):
         picture = (z - (1 - a_t) ** 0.5 * two_points_noise(z, a_t)) / a_t**0.5
-        scaled = 10 * MODEL.time_at(float(sigma_of(a_t)))
+        scaled = 10 * known_time(float(sigma_of(a_t)))
         c_skip, c_out = 0.25 / (scaled**2 + 0.25), scaled / (scaled**2 + 0.25) ** 0.5
         z = c_skip * (z if unit_variance else z / a_t**0.5) + c_out * picture
         if step < len(sigmas) - 2:
@@ -102,11 +119,65 @@ def test_a1111_skips_in_another_scale_which_hardly_shows_in_a_step(time: int) ->
     torch.testing.assert_close(ours(sigmas, *draws), a1111, rtol=0, atol=2e-7)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 8])
-def test_schedule_goes_from_the_last_to_the_first_timestep_that_models_are_distilled_at(steps: int) -> None:
+@pytest.mark.parity
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 8, 20, 77])
+def test_schedule_is_a1111s(steps: int) -> None:
     wanted = settings("LCM", steps)
-    sigmas = sigmas_for(wanted, BUILT_IN["LCM"], BUILT_IN.schedules[wanted.schedule], MODEL)
-    assert sigmas == pytest.approx(sigmas_at(a1111_times(steps), 0.0), rel=1e-6)
+    sigmas = sigmas_for(wanted, BUILT_IN["LCM"], BUILT_IN.schedules[wanted.schedule], DISTILLED)
+    assert sigmas == pytest.approx(a1111_sigmas(steps), rel=1e-6)
+
+
+class Told(Counting):
+    """Keeps the timesteps that the network is told of, each once, falling."""
+
+    times: tuple[float, ...] = ()
+
+    def run(self, requests: list[Request]) -> list[Any]:
+        told = {row.time for row in requests if isinstance(row, Predict)}
+        self.times = tuple(sorted({*self.times, *told}, reverse=True))
+        return super().run(requests)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("schedule", ["uniform", "karras", "beta", "simple", "ddim"])
+def test_network_is_told_of_nothing_but_the_timesteps_it_was_distilled_at(
+    schedule: str, networks: Networks
+) -> None:
+    runner, wanted = Told(networks), settings("LCM", 6, schedule=schedule)
+    render([wanted], runner)
+    sigmas = sigmas_for(wanted, BUILT_IN["LCM"], BUILT_IN.schedules[schedule], DISTILLED)
+    assert runner.times == pytest.approx(sorted({known_time(one) for one in sigmas[:-1]}, reverse=True))
+
+
+@torch.inference_mode()
+def a1111_picture(steps: int, sigmas: tuple[float, ...], networks: Networks) -> np.ndarray:
+    """A1111's loop written out, with its c_skip on latents that are not scaled."""
+    wanted = settings("LCM", steps)
+    texts = torch.cat([prompt_states(networks, text) for text in (wanted.negative_prompt, wanted.prompt)])
+    generator = torch.Generator().manual_seed(wanted.seed)
+    x = torch.randn((1, 4, 8, 8), generator=generator) * sigmas[0]
+    for sigma, lower in zip(sigmas, sigmas[1:]):
+        time = known_time(sigma)
+        shown = (x / (sigma**2 + 1) ** 0.5).expand(2, -1, -1, -1)
+        noise = networks.unet(shown, torch.tensor([time, time]), texts, return_dict=False)[0]
+        c_skip, c_out = 0.25 / ((time * 10) ** 2 + 0.25), time * 10 / ((time * 10) ** 2 + 0.25) ** 0.5
+        without, with_prompt = (c_out * (x - sigma * noise)) + c_skip * x
+        x = (without + wanted.cfg_scale * (with_prompt - without))[None]
+        if lower > 0:
+            x = x + lower * torch.randn(x.shape, generator=generator)
+    decoded = networks.vae.decode(x / networks.vae.config.scaling_factor, return_dict=False)[0][0]
+    return ((decoded / 2 + 0.5).clamp(0, 1) * 255).round().permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("steps", [1, 4, 7])
+@pytest.mark.parametrize("schedule", ["uniform", "karras"])
+def test_pictures_equal_a1111s_loop(schedule: str, steps: int, networks: Networks) -> None:
+    low, high = MODEL.sigmas[19], MODEL.sigmas[999]
+    karras = np.linspace(high ** (1 / 7), low ** (1 / 7), steps) ** 7
+    sigmas = a1111_sigmas(steps) if schedule == "uniform" else (*karras.tolist(), 0.0)
+    ours = render([settings("LCM", steps, schedule=schedule)], Counting(networks))[0]
+    assert apart(ours, a1111_picture(steps, sigmas, networks)) <= LEVELS
 
 
 def test_network_is_its_own_boundary_at_timestep_0() -> None:
@@ -117,7 +188,7 @@ def test_network_is_its_own_boundary_at_timestep_0() -> None:
 def test_asks_once_a_step_and_draws_once_less(steps: int) -> None:
     first, *others = noise_for(steps)
     noise = Recorded(others)
-    sampling: Any = lcm(first, grids(steps)["uniform"], noise, time_at=MODEL.time_at)
+    sampling: Any = lcm(first, grids(steps)["uniform"], noise, time_at=DISTILLED.time_at)
     asked = drive(sampling, two_points)[1]
     assert [question.step for question in asked] == list(range(steps))
     assert asked[0].x is first and not list(noise._draws)

@@ -7,6 +7,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 
 from farm.errors import CellFailed
+from farm.render.distilled import distilled
 from farm.render.parameterization import (
     LEAST_SIGNAL,
     MOST_NOISE,
@@ -98,6 +99,22 @@ def test_times_of_training_sigmas_rise_within_the_range(model: Parameterization)
 def test_times_end_where_training_did() -> None:
     assert (EPS.time_at(100.0), EPS.time_at(1e-6)) == (999, 0)
     assert float(FLOW.sigma_at(np.array(1000))) == pytest.approx(FLOW.sigma_max) == pytest.approx(9999)
+
+
+@each_model
+def test_a_distilled_model_reads_latents_as_its_model_does(model: Parameterization) -> None:
+    few, x, output = distilled(model, 50), torch.randn(4, 2, 2), torch.randn(4, 2, 2)
+    assert torch.equal(few.input(x, 2.0), model.input(x, 2.0))
+    assert torch.equal(few.denoised(x, output, 2.0), model.denoised(x, output, 2.0))
+    assert (few.sigma_max, few.sigma_min) == (model.sigma_max, pytest.approx(float(model.sigmas[19])))
+
+
+@each_model
+def test_a_distilled_model_is_asked_at_its_own_times(model: Parameterization) -> None:
+    few = distilled(model, 50)
+    times = {few.time_at(float(sigma)) for sigma in (*model.sigmas, 1e-6, 1e6)}
+    assert times == {model.time_at(float(sigma)) for sigma in model.sigmas[19::20]}
+    assert distilled(model, 0) is model
 
 
 @each_model

@@ -104,12 +104,6 @@ def test_ends_at_zero_where_the_smallest_sigma_is_undercut() -> None:
     assert made[-2:] == (pytest.approx(0.01), 0.0)
 
 
-def test_a_sampler_may_stay_above_the_first_training_sigma() -> None:
-    lowest = BUILT_IN["LCM"].lowest_timestep
-    assert sigmas("uniform", 5, sampler="LCM")[-2] == pytest.approx(MODEL.sigmas[lowest], rel=1e-6)
-    assert sigmas("karras", 5, sampler="LCM")[-2] == pytest.approx(MODEL.sigmas[lowest], rel=1e-6)
-
-
 # against the references
 
 

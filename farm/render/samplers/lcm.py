@@ -17,10 +17,15 @@ def lcm(
 ) -> Sampling:
     """Multistep consistency sampling: each step jumps to the end, fresh noise leads up to the next sigma.
 
-    The network is asked at the timestep of each sigma itself. A1111 asks at the nearest of the 50 timesteps
-    19, 39, …, 999 that the model was distilled at, up to 10 away. It also multiplies c_skip with x as it is,
-    where the paper and diffusers have unit variance: from timestep 19 on less than 2e-7 a step. Pictures
-    start from noise of standard deviation sigma, as in A1111; in diffusers from √(sigma² + 1).
+    A1111 multiplies c_skip with x as it is, where the paper and diffusers have unit variance: from timestep
+    19 on less than 2e-7 a step. Pictures start from noise of standard deviation sigma, as in A1111; in
+    diffusers from √(sigma² + 1).
+
+    Args:
+        x: noisy latents `(4, height/8, width/8)`.
+        sigmas: falling, with the final 0.
+        noise: the cell's own.
+        time_at: the timestep that the network is told of, of the 50 that it was distilled at.
     """
     for step, (sigma, lower) in enumerate(pairwise(sigmas)):
         draws = (Draw(noise),) if lower > 0 else ()
