@@ -21,8 +21,8 @@ LEVELS = 2
 class Counting(Runner):
     """A runner that counts the rows of each kind of request it answers, batch by batch."""
 
-    def __init__(self, networks: Networks) -> None:
-        super().__init__(lambda *_: networks, torch.device("cpu"))
+    def __init__(self, networks: Networks, device: str = "cpu") -> None:
+        super().__init__(lambda *_: networks, torch.device(device))
         self.calls: list[tuple[str, int]] = []
 
     def run(self, requests: list[Request]) -> list[Any]:

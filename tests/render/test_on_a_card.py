@@ -1,0 +1,83 @@
+"""What only a real NVIDIA card can show: its noise, and that its pictures are those of a CPU."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from farm.cell import Settings
+from farm.diffusers_schedulers import scheduler_facts, suited
+from farm.render.philox import PhiloxNormals
+from farm.sampling import BUILT_IN
+from farm.weights.checkpoint import Networks, load_checkpoint
+from tests.render.rendering import LEVELS, Counting, apart, render
+from tests.render.test_scheduler import WORDS
+from tests.render.unit_variance import settings
+
+pytestmark = [pytest.mark.card, pytest.mark.parity]
+
+SAMPLERS = [row.name for row in BUILT_IN.samplers]
+SCHEDULERS = [
+    f"diffusers:{name}{WORDS.get(name, '')}" for name in sorted(suited()) if not scheduler_facts(name).is_flow
+]
+
+UNSTEADY = ("DPM fast", "DPM adaptive")
+"""At 12 steps the one takes few long steps, and the other's number of steps hangs on rounding."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exact_convolutions() -> Iterator[None]:
+    """Without TensorFloat-32, whose 10 bits would hide what else differs."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.fixture(scope="module")
+def on_card(tiny_model: Path) -> Counting:
+    return Counting(load_checkpoint(tiny_model, torch.device("cuda"), torch.float32), "cuda")
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 8), (4, 64, 64), (4, 96, 64), (4, 128, 128)], ids=str)
+@pytest.mark.parametrize("seed", [0, 42, 3805052747, 2**40 + 7])
+def test_nv_noise_is_what_the_card_draws(seed: int, shape: tuple[int, ...]) -> None:
+    generator, ours = torch.Generator("cuda").manual_seed(seed), PhiloxNormals(seed)
+    for _ in range(3):
+        drawn = torch.randn(shape, generator=generator, device="cuda").cpu()
+        torch.testing.assert_close(ours.draw(shape), drawn, rtol=1e-6, atol=2e-6)
+
+
+def wanted(sampler: str) -> Settings:
+    return settings(sampler, 12, prompt="a ginger cat with green eyes on a blue background")
+
+
+@pytest.mark.parametrize("sampler", [*SAMPLERS, *SCHEDULERS])
+def test_pictures_are_those_of_a_cpu(sampler: str, on_card: Counting, networks: Networks) -> None:
+    cell = wanted(sampler)
+    assert apart(render([cell], on_card)[0], render([cell], Counting(networks))[0]) <= LEVELS
+
+
+def test_a_mixed_batch_is_its_cells(on_card: Counting) -> None:
+    cells = [wanted(sampler) for sampler in (*SAMPLERS, *SCHEDULERS)]
+    together = render(cells, on_card)
+    alone = [render([cell], on_card)[0] for cell in cells]
+    far = {cell.sampler: apart(one, other) for cell, one, other in zip(cells, together, alone, strict=True)}
+    assert max(far.values()) <= LEVELS, far
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_draws_the_same_cats(precision: str, tiny_model: Path, on_card: Counting) -> None:
+    """Up to rounding, which 12 steps carry on: another cat is some 40 levels away on average."""
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    cells = [replace(wanted(name), precision=precision) for name in SAMPLERS if name not in UNSTEADY]
+    halved = render(cells, Counting(load_checkpoint(tiny_model, torch.device("cuda"), dtype), "cuda"))
+    whole = render([replace(cell, precision="auto") for cell in cells], on_card)
+    far = {
+        cell.sampler: float(np.abs(one.astype(int) - other.astype(int)).mean())
+        for cell, one, other in zip(cells, halved, whole, strict=True)
+    }
+    assert max(far.values()) < 12, far
