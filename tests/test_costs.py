@@ -17,7 +17,7 @@ from farm.render.schedules import sigmas_for
 from farm.resolving import resolved
 from farm.sampling import AUTOMATIC, BUILT_IN, SAMPLERS, SCHEDULES, Sampler, Schedule
 from farm.weights.checkpoint import Networks, load_checkpoint
-from tests.render.oracles import Recorded, drive, stable_diffusion, two_points
+from tests.render.oracles import Recorded, bent, drive, stable_diffusion
 from tests.render.rendering import Counting, render
 
 BASE = Settings("m", "a cat", "blurry", "Euler", 4, 5.0, 1, 64, 64, schedule="uniform")
@@ -77,7 +77,7 @@ def test_a_sampler_asks_as_often_as_planned_on_every_schedule(
         sampling = SAMPLER_FUNCTIONS[str(sampler.algorithm)](
             torch.ones(1) * sigmas[0], sigmas, noise, **options, **sampler.fixed
         )
-        assert len(drive(sampling, two_points)[1]) == evaluations(settings), steps
+        assert len(drive(sampling, bent)[1]) == evaluations(settings), steps
 
 
 def test_sharing_is_computed_as_planned(tiny_model) -> None:

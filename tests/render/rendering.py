@@ -12,10 +12,19 @@ from farm.render.engine import Engine
 from farm.render.recipes import text_to_image
 from farm.render.requests import Request
 from farm.render.runner import Runner
+from farm.sampling import BUILT_IN
 from farm.weights.checkpoint import Networks
 
 LEVELS = 2
 """Of 255: what another composition of a batch may change in float32."""
+
+
+ADAPTIVE_LEVELS = 8
+"""What it may change where the sampler's step lengths hang on the latents, and carry a rounding on."""
+
+
+def levels_of(settings: Settings) -> int:
+    return ADAPTIVE_LEVELS if BUILT_IN[settings.sampler].chooses_steps else LEVELS
 
 
 class Counting(Runner):

@@ -9,7 +9,7 @@ from farm.render.samplers.ddim import ddim, plms
 from farm.render.schedules import sigmas_for
 from farm.sampling import BUILT_IN, ddim_steps
 from farm.weights.checkpoint import Networks
-from tests.render.oracles import STABLE_DIFFUSION, Recorded, drive, k_diffusion, two_points
+from tests.render.oracles import STABLE_DIFFUSION, Denoiser, Recorded, bent, drive, k_diffusion
 from tests.render.rendering import LEVELS
 from tests.render.unit_variance import (
     ALPHAS,
@@ -20,9 +20,9 @@ from tests.render.unit_variance import (
     every_grid,
     grids,
     noise_for,
+    noise_in,
     settings,
     sigmas_at,
-    two_points_noise,
 )
 
 COMPVIS = {"steps_offset": 1, "set_alpha_to_one": False}
@@ -44,14 +44,16 @@ def ours(function: Any, sigmas: tuple[float, ...], *draws: torch.Tensor, **optio
     """From the first draw as latents of unit variance."""
     first, *others = draws
     x = first * (sigmas[0] ** 2 + 1) ** 0.5
-    return drive(function(x, sigmas, Recorded(others), **options), two_points)[0]
+    return drive(function(x, sigmas, Recorded(others), **options), bent)[0]
 
 
-def compvis_ddim(sigmas: tuple[float, ...], *draws: torch.Tensor, eta: float = 0.0) -> torch.Tensor:
+def compvis_ddim(
+    sigmas: tuple[float, ...], *draws: torch.Tensor, eta: float = 0.0, denoiser: Denoiser = bent
+) -> torch.Tensor:
     """Song et al. 2020, equation 12, in CompVis's order."""
     x, *others = draws
     for (a_t, a_prev), noise in zip(alphas_of(sigmas), others):
-        e_t = two_points_noise(x, a_t)
+        e_t = noise_in(x, a_t, denoiser)
         sigma_t = eta * ((1 - a_prev) / (1 - a_t) * (1 - a_t / a_prev)) ** 0.5
         pred_x0 = (x - (1 - a_t) ** 0.5 * e_t) / a_t**0.5
         dir_xt = (1 - a_prev - sigma_t**2) ** 0.5 * e_t
@@ -59,7 +61,9 @@ def compvis_ddim(sigmas: tuple[float, ...], *draws: torch.Tensor, eta: float = 0
     return x
 
 
-def compvis_plms(sigmas: tuple[float, ...], x: torch.Tensor) -> torch.Tensor:
+def compvis_plms(
+    sigmas: tuple[float, ...], x: torch.Tensor, *_: torch.Tensor, denoiser: Denoiser = bent
+) -> torch.Tensor:
     """CompVis's PLMS: pseudo improved Euler, then Adams–Bashforth of order 2, 3 and 4."""
     alphas, old_eps = alphas_of(sigmas), []
 
@@ -68,10 +72,10 @@ def compvis_plms(sigmas: tuple[float, ...], x: torch.Tensor) -> torch.Tensor:
         return a_prev**0.5 * pred_x0 + (1 - a_prev) ** 0.5 * e_t
 
     for index, (a_t, a_prev) in enumerate(alphas):
-        e_t = two_points_noise(x, a_t)
+        e_t = noise_in(x, a_t, denoiser)
         if index == 0:
             a_next = alphas[min(1, len(alphas) - 1)][0]  # of a lone step, it asks at its own timestep again
-            e_prime = (e_t + two_points_noise(stepped(e_t, a_t, a_prev), a_next)) / 2
+            e_prime = (e_t + noise_in(stepped(e_t, a_t, a_prev), a_next, denoiser)) / 2
         elif index == 1:
             e_prime = (3 * e_t - old_eps[-1]) / 2
         elif index == 2:
@@ -83,14 +87,14 @@ def compvis_plms(sigmas: tuple[float, ...], x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def diffusers_on_two_points(scheduler: Any, steps: int, *draws: torch.Tensor, **options: Any) -> torch.Tensor:
+def diffusers_on_bent(scheduler: Any, steps: int, *draws: torch.Tensor, **options: Any) -> torch.Tensor:
     scheduler.alphas_cumprod = torch.from_numpy(ALPHAS)  # it keeps them in float32
     scheduler.final_alpha_cumprod = scheduler.alphas_cumprod[0]
     scheduler.set_timesteps(steps)
     x, *others = draws
     for time, noise in zip(scheduler.timesteps.tolist(), others):
         given = options | ({"variance_noise": noise} if options.get("eta") else {})
-        x = scheduler.step(two_points_noise(x, float(ALPHAS[time])), time, x, **given).prev_sample
+        x = scheduler.step(noise_in(x, float(ALPHAS[time])), time, x, **given).prev_sample
     return x
 
 
@@ -120,7 +124,7 @@ def test_ddim_equals_diffusers(steps: int, eta: float) -> None:
     """Where 1000 divides by the steps; elsewhere CompVis takes more timesteps than asked for."""
     scheduler = DDIMScheduler(**STABLE_DIFFUSION, **COMPVIS, clip_sample=False)
     draws = noise_for(steps + 1)
-    theirs = diffusers_on_two_points(scheduler, steps, *draws, eta=eta)
+    theirs = diffusers_on_bent(scheduler, steps, *draws, eta=eta)
     mine = ours(ddim, compvis_sigmas(steps), *draws, eta=eta)
     torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)
 
@@ -132,7 +136,7 @@ def test_ddim_is_euler_in_another_scale(grid: str, eta: float, function: str) ->
     sigmas, draws = grids(9)[grid], noise_for(10)
     options = {"eta": eta, "noise_sampler": Recorded(draws[1:])} if eta else {}
     theirs = getattr(k_diffusion("sampling"), f"sample_{function}")(
-        lambda x, sigma: two_points(x, sigma.view(-1, 1, 1, 1)),
+        lambda x, sigma: bent(x, sigma.view(-1, 1, 1, 1)),
         draws[0] * (sigmas[0] ** 2 + 1) ** 0.5,
         torch.tensor(sigmas, dtype=torch.float64),
         disable=True,
@@ -161,10 +165,10 @@ def test_plms_begins_anywhere_too(t_enc: int) -> None:
 def test_ddim_asks_for_noise_only_with_eta() -> None:
     sigmas, [x, *draws] = grids(4)["uniform"], noise_for(5)
     kept = Recorded(draws)
-    drive(ddim(x, sigmas, kept), two_points)
+    drive(ddim(x, sigmas, kept), bent)
     assert len(list(kept._draws)) == 4
     used = Recorded(draws)
-    drive(ddim(x, sigmas, used, eta=1.0), two_points)
+    drive(ddim(x, sigmas, used, eta=1.0), bent)
     assert len(list(used._draws)) == 1  # none for the step that ends at 0
 
 
@@ -189,7 +193,7 @@ def test_plms_equals_diffusers(steps: int) -> None:
     """Where 1000 divides by the steps, and from 2 on: diffusers corrects no lone step."""
     scheduler = PNDMScheduler(**STABLE_DIFFUSION, **COMPVIS, skip_prk_steps=True)
     [x] = noise_for(1)
-    theirs = diffusers_on_two_points(scheduler, steps, x, *[x] * (steps + 1))
+    theirs = diffusers_on_bent(scheduler, steps, x, *[x] * (steps + 1))
     torch.testing.assert_close(ours(plms, compvis_sigmas(steps), x), theirs, rtol=0, atol=1e-6)
 
 
@@ -198,7 +202,7 @@ def test_plms_equals_diffusers(steps: int) -> None:
 def test_asks_as_often_as_the_plan_says(name: str, function: Any, steps: int) -> None:
     sigmas = compvis_sigmas(steps)
     assert len(sigmas) - 1 == ddim_steps(steps)
-    asked = drive(function(torch.ones(SHAPE), sigmas, Recorded([])), two_points)[1]
+    asked = drive(function(torch.ones(SHAPE), sigmas, Recorded([])), bent)[1]
     assert len(asked) == BUILT_IN[name].evaluations(ddim_steps(steps))
 
 

@@ -11,7 +11,8 @@ from farm.render.samplers.lcm import boundary_scalings, lcm
 from farm.render.schedules import sigmas_for
 from farm.sampling import BUILT_IN
 from farm.weights.checkpoint import Networks
-from tests.render.oracles import STABLE_DIFFUSION, Recorded, drive, two_points
+from tests.render.on_the_model import decoded
+from tests.render.oracles import STABLE_DIFFUSION, Recorded, bent, drive
 from tests.render.rendering import LEVELS, Counting, apart, prompt_states, render
 from tests.render.unit_variance import (
     ALPHAS,
@@ -22,10 +23,10 @@ from tests.render.unit_variance import (
     every_grid,
     grids,
     noise_for,
+    noise_in,
     settings,
     sigma_of,
     sigmas_at,
-    two_points_noise,
 )
 
 DISTILLED = distilled(MODEL, 50)
@@ -59,7 +60,7 @@ def a1111_times(steps: int) -> list[int]:
 
 def ours(sigmas: tuple[float, ...], *draws: torch.Tensor) -> torch.Tensor:
     first, *others = draws
-    return drive(lcm(first * sigmas[0], sigmas, Recorded(others), time_at=DISTILLED.time_at), two_points)[0]
+    return drive(lcm(first * sigmas[0], sigmas, Recorded(others), time_at=DISTILLED.time_at), bent)[0]
 
 
 def theirs(times: list[int], *draws: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
@@ -71,7 +72,7 @@ def theirs(times: list[int], *draws: torch.Tensor, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("diffusers.schedulers.scheduling_lcm.randn_tensor", lambda *_, **__: next(left))
     x = first * (1 - ALPHAS[times[0]]) ** 0.5  # as ours: without the picture's own variance
     for time in times:
-        x = scheduler.step(two_points_noise(x, float(ALPHAS[time])), time, x).prev_sample
+        x = scheduler.step(noise_in(x, float(ALPHAS[time])), time, x).prev_sample
     return x
 
 
@@ -88,7 +89,7 @@ def paper(sigmas: tuple[float, ...], *draws: torch.Tensor, unit_variance: bool =
     first, *others = draws
     z = first * sigmas[0] / (1 + sigmas[0] ** 2) ** 0.5
     for step, (a_t, a_next) in enumerate(alphas_of(sigmas)):
-        picture = (z - (1 - a_t) ** 0.5 * two_points_noise(z, a_t)) / a_t**0.5
+        picture = (z - (1 - a_t) ** 0.5 * noise_in(z, a_t)) / a_t**0.5
         scaled = 10 * known_time(float(sigma_of(a_t)))
         c_skip, c_out = 0.25 / (scaled**2 + 0.25), scaled / (scaled**2 + 0.25) ** 0.5
         z = c_skip * (z if unit_variance else z / a_t**0.5) + c_out * picture
@@ -165,18 +166,20 @@ def a1111_picture(steps: int, sigmas: tuple[float, ...], networks: Networks) -> 
         x = (without + wanted.cfg_scale * (with_prompt - without))[None]
         if lower > 0:
             x = x + lower * torch.randn(x.shape, generator=generator)
-    decoded = networks.vae.decode(x / networks.vae.config.scaling_factor, return_dict=False)[0][0]
-    return ((decoded / 2 + 0.5).clamp(0, 1) * 255).round().permute(1, 2, 0).numpy()
+    return decoded(x, networks)
 
 
 @pytest.mark.parity
 @pytest.mark.parametrize("steps", [1, 4, 7])
-@pytest.mark.parametrize("schedule", ["uniform", "karras"])
-def test_pictures_equal_a1111s_loop(schedule: str, steps: int, networks: Networks) -> None:
+@every_grid
+def test_pictures_equal_a1111s_loop(grid: str, steps: int, networks: Networks) -> None:
     low, high = MODEL.sigmas[19], MODEL.sigmas[999]
-    karras = np.linspace(high ** (1 / 7), low ** (1 / 7), steps) ** 7
-    sigmas = a1111_sigmas(steps) if schedule == "uniform" else (*karras.tolist(), 0.0)
-    ours = render([settings("LCM", steps, schedule=schedule)], Counting(networks))[0]
+    sigmas = {
+        "uniform": a1111_sigmas(steps),
+        "karras": (*(np.linspace(high ** (1 / 7), low ** (1 / 7), steps) ** 7).tolist(), 0.0),
+        "exponential": (*np.geomspace(high, low, steps).tolist(), 0.0),
+    }[grid]
+    ours = render([settings("LCM", steps, schedule=grid)], Counting(networks))[0]
     assert apart(ours, a1111_picture(steps, sigmas, networks)) <= LEVELS
 
 
@@ -189,7 +192,7 @@ def test_asks_once_a_step_and_draws_once_less(steps: int) -> None:
     first, *others = noise_for(steps)
     noise = Recorded(others)
     sampling: Any = lcm(first, grids(steps)["uniform"], noise, time_at=DISTILLED.time_at)
-    asked = drive(sampling, two_points)[1]
+    asked = drive(sampling, bent)[1]
     assert [question.step for question in asked] == list(range(steps))
     assert asked[0].x is first and not list(noise._draws)
     assert asked[0].x.shape == SHAPE

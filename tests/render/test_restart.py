@@ -7,7 +7,7 @@ import torch
 
 from farm.render.samplers.restart import restart, restart_ways
 from farm.sampling import BUILT_IN
-from tests.render.oracles import Recorded, drive, k_diffusion, two_points
+from tests.render.oracles import Denoiser, Recorded, bent, drive, k_diffusion
 from tests.render.unit_variance import SHAPE, every_grid, grids, noise_for
 
 Sigmas = tuple[float, ...]
@@ -15,7 +15,7 @@ Sigmas = tuple[float, ...]
 
 def ours(sigmas: Sigmas, *draws: torch.Tensor, s_noise: float = 1.0) -> torch.Tensor:
     first, *others = draws
-    return drive(restart(first * sigmas[0], sigmas, Recorded(others), s_noise=s_noise), two_points)[0]
+    return drive(restart(first * sigmas[0], sigmas, Recorded(others), s_noise=s_noise), bent)[0]
 
 
 def karras(steps: int, low: float, high: float) -> Sigmas:
@@ -36,13 +36,15 @@ def path(sigmas: Sigmas) -> Sigmas:
     return (*map(float, base[: bottom + 1]), *loop * times, *map(float, base[bottom + 1 :]))
 
 
-def reference(sigmas: Sigmas, *draws: torch.Tensor, s_noise: float = 1.0) -> torch.Tensor:
+def reference(
+    sigmas: Sigmas, *draws: torch.Tensor, s_noise: float = 1.0, denoiser: Denoiser = bent
+) -> torch.Tensor:
     """Along the path: down by Heun's method, up by noise."""
     first, *others = draws
     x, noises = first * sigmas[0], iter(others)
 
     def to_d(x: torch.Tensor, sigma: float) -> torch.Tensor:
-        return (x - two_points(x, sigma)) / sigma
+        return (x - denoiser(x, sigma)) / sigma
 
     for here, there in pairwise(path(sigmas)):
         if there > here:
@@ -71,7 +73,7 @@ def test_equals_the_algorithm_written_out(grid: str, steps: int) -> None:
 def test_equals_k_diffusions_heun_below_20_steps(grid: str, steps: int) -> None:
     sigmas, [first] = grids(steps)[grid], noise_for(1)
     theirs = k_diffusion("sampling").sample_heun(
-        lambda x, sigma: two_points(x, sigma.view(-1, 1, 1, 1)),
+        lambda x, sigma: bent(x, sigma.view(-1, 1, 1, 1)),
         first * sigmas[0],
         torch.tensor(sigmas, dtype=torch.float64),
         disable=True,
@@ -83,7 +85,7 @@ def test_equals_k_diffusions_heun_below_20_steps(grid: str, steps: int) -> None:
 def test_asks_as_often_as_the_plan_says(steps: int) -> None:
     first, *others = noise_for(3)
     sigmas, noise = grids(steps)["karras"], Recorded(others)
-    asked = drive(restart(first, sigmas, noise), two_points)[1]
+    asked = drive(restart(first, sigmas, noise), bent)[1]
     assert len(asked) == BUILT_IN["Restart"].evaluations(steps)
     assert sorted({question.step for question in asked}) == list(range(steps))
     assert asked[0].x is first and asked[0].sigma == np.float32(sigmas[0])
@@ -101,7 +103,7 @@ def test_begins_anywhere(steps: int, left: int) -> None:
     theirs = reference(shortened, first, *others)
     torch.testing.assert_close(ours(shortened, first, *others), theirs, rtol=0, atol=1e-6)
     for sigmas in (shortened, grids(500)["uniform"][-steps - 1 :]):
-        x, asked = drive(restart(first * sigmas[0], sigmas, Recorded(others)), two_points)
+        x, asked = drive(restart(first * sigmas[0], sigmas, Recorded(others)), bent)
         assert len(asked) == 2 * steps - 1 and torch.isfinite(x).all()
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
-    DDPMScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     HeunDiscreteScheduler,
@@ -27,8 +26,9 @@ from farm.render.schedules import sigmas_for
 from farm.resolving import resolved
 from farm.sampling import BUILT_IN, Sampler
 from farm.weights.checkpoint import Networks
-from tests.render.oracles import Recorded, drive, in_float64, k_diffusion, stable_diffusion, two_points
-from tests.render.rendering import LEVELS, Counting, apart, prompt_states, render
+from tests.render.on_the_model import decoded, k_diffusion_model, k_diffusion_sigmas, with_guidance
+from tests.render.oracles import Recorded, bent, drive, in_float64, k_diffusion, stable_diffusion
+from tests.render.rendering import LEVELS, Counting, apart, render
 
 SHAPE = (1, 4, 3, 5)
 MODEL = stable_diffusion()
@@ -42,7 +42,7 @@ CASES = [
     for schedule in (("uniform", "karras", "exponential") if row.takes_schedules else (row.schedule,))
 ]
 CHURN = [
-    {"s_churn": 5.0},
+    {"s_churn": 2.0},
     {"s_churn": 40.0, "s_noise": 1.007},  # past what one step may add
     {"s_churn": 4.0, "s_tmin": 0.3, "s_tmax": 5.0},
 ]
@@ -77,7 +77,7 @@ def ours(
 ) -> tuple[torch.Tensor, int, Recorded]:
     """What comes out, how often the model was asked, and the noise."""
     noise = Recorded(normals())
-    x, asked = drive(SAMPLERS[row.algorithm](x, sigmas, noise, **options, **row.fixed), two_points)
+    x, asked = drive(SAMPLERS[row.algorithm](x, sigmas, noise, **options, **row.fixed), bent)
     return x, len(asked), noise
 
 
@@ -87,7 +87,7 @@ def theirs(
     """k-diffusion, called as A1111 calls it: with the row's eta wherever it takes one."""
 
     def model(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        return two_points(x, sigma.view(-1, 1, 1, 1))
+        return bent(x, sigma.view(-1, 1, 1, 1))
 
     noise = Recorded(normals())
     with in_float64(), noise.as_torch_draws():
@@ -178,7 +178,7 @@ def test_one_step_is_the_denoised_picture_where_k_diffusion_fails(name: str) -> 
     x = start(sigmas[0])
     with pytest.raises(UnboundLocalError):  # it keeps the length of a step that has none
         theirs(row, x, sigmas, {})
-    close(ours(row, x, sigmas, {})[0], two_points(x, sigmas[0]))
+    close(ours(row, x, sigmas, {})[0], bent(x, sigmas[0]))
 
 
 @pytest.mark.parity
@@ -220,7 +220,7 @@ def test_dpm_adaptive_controls_its_steps_as_k_diffusion_does(options: dict[str, 
 def test_dpm_adaptive_gives_up_on_latents_that_are_no_numbers() -> None:
     sampling = dpm_adaptive(torch.full(SHAPE, math.nan), (14.6, 0.03, 0.0), Recorded(normals()))
     with pytest.raises(CellFailed, match="not finite"):
-        drive(sampling, two_points)
+        drive(sampling, bent)
 
 
 @pytest.mark.parity
@@ -322,15 +322,10 @@ def test_pictures_equal_k_diffusion_on_the_model(
 
 @torch.inference_mode()
 def k_diffusion_picture(row: Sampler, wanted: Settings, networks: Networks) -> np.ndarray:
-    states = torch.cat([prompt_states(networks, text) for text in (wanted.negative_prompt, wanted.prompt)])
-    alphas = DDPMScheduler.from_config(networks.scheduler_config).alphas_cumprod
-    eps = k_diffusion("external").DiscreteEpsDDPMDenoiser(
-        lambda x, t: networks.unet(x, t, encoder_hidden_states=states).sample, alphas, quantize=False
-    )
+    eps = k_diffusion_model(wanted, networks)
 
     def model(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        without, with_prompt = eps(torch.cat([x, x]), torch.cat([sigma, sigma])).chunk(2)
-        return without + wanted.cfg_scale * (with_prompt - without)
+        return with_guidance(eps, wanted, x, sigma)
 
     sigmas = k_diffusion_sigmas(row, wanted, eps)
     if row.brownian:  # the last bits of a sigma move it along the path, whose noise differs by their root
@@ -343,19 +338,7 @@ def k_diffusion_picture(row: Sampler, wanted: Settings, networks: Networks) -> n
     if row.brownian:
         tree = k_diffusion("sampling").BrownianTreeNoiseSampler
         noise = tree(x, sigmas[sigmas > 0].min(), sigmas.max(), seed=wanted.seed)
-    latents = k_diffusion_sampled(row, model, x, sigmas, {}, noise)
-    picture = networks.vae.decode(latents / networks.vae.config.scaling_factor).sample[0]
-    return ((picture / 2 + 0.5).clamp(0, 1) * 255).round().permute(1, 2, 0).numpy()
-
-
-def k_diffusion_sigmas(row: Sampler, wanted: Settings, model: Any) -> torch.Tensor:
-    steps = wanted.steps + row.discards_next_to_last_sigma
-    if wanted.schedule == "uniform":
-        sigmas = model.get_sigmas(steps)
-    else:
-        function = getattr(k_diffusion("sampling"), f"get_sigmas_{wanted.schedule}")
-        sigmas = function(steps, float(model.sigma_min), float(model.sigma_max))
-    return torch.cat([sigmas[:-2], sigmas[-1:]]) if row.discards_next_to_last_sigma else sigmas
+    return decoded(k_diffusion_sampled(row, model, x, sigmas, {}, noise), networks)
 
 
 @pytest.mark.parity

@@ -7,7 +7,7 @@ from farm.render.samplers.unipc import unipc, unipc_weights
 from farm.render.schedules import sigmas_for
 from farm.sampling import BUILT_IN
 from farm.weights.checkpoint import Networks
-from tests.render.oracles import STABLE_DIFFUSION, Recorded, drive, two_points
+from tests.render.oracles import STABLE_DIFFUSION, Denoiser, Recorded, bent, drive
 from tests.render.rendering import LEVELS
 from tests.render.unit_variance import (
     MODEL,
@@ -17,8 +17,8 @@ from tests.render.unit_variance import (
     every_grid,
     grids,
     noise_for,
+    noise_in,
     settings,
-    two_points_noise,
 )
 
 SOLVER = {"solver_order": 3, "solver_type": "bh1", "predict_x0": True, "lower_order_final": True}
@@ -31,17 +31,19 @@ def a1111_sigmas(steps: int) -> tuple[float, ...]:
 
 def ours(sigmas: tuple[float, ...], first: torch.Tensor) -> torch.Tensor:
     x = first * (sigmas[0] ** 2 + 1) ** 0.5
-    return drive(unipc(x, sigmas, Recorded([])), two_points)[0]
+    return drive(unipc(x, sigmas, Recorded([])), bent)[0]
 
 
-def theirs(sigmas: tuple[float, ...], x: torch.Tensor) -> torch.Tensor:
+def theirs(
+    sigmas: tuple[float, ...], x: torch.Tensor, *_: torch.Tensor, denoiser: Denoiser = bent
+) -> torch.Tensor:
     scheduler = UniPCMultistepScheduler(**STABLE_DIFFUSION, **SOLVER)
     steps = len(sigmas) - 1
     scheduler.set_timesteps(steps)
     scheduler.sigmas = torch.tensor(sigmas, dtype=torch.float64)  # its own are rounded to whole timesteps
     scheduler.timesteps = torch.arange(steps, 0, -1)
     for time, sigma in zip(scheduler.timesteps, sigmas):
-        x = scheduler.step(two_points_noise(x, float(alpha_of(sigma))), time, x).prev_sample
+        x = scheduler.step(noise_in(x, float(alpha_of(sigma)), denoiser), time, x).prev_sample
     return x
 
 
@@ -72,7 +74,7 @@ def test_begins_anywhere() -> None:
 @pytest.mark.parametrize("steps", range(1, 8))
 def test_asks_once_a_step(steps: int) -> None:
     x = torch.ones(SHAPE)
-    asked = drive(unipc(x, a1111_sigmas(steps), Recorded([])), two_points)[1]
+    asked = drive(unipc(x, a1111_sigmas(steps), Recorded([])), bent)[1]
     assert [question.step for question in asked] == list(range(steps))
     assert asked[0].x is x
 

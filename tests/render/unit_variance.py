@@ -12,7 +12,7 @@ from farm.cell import Settings
 from farm.resolving import resolved
 from farm.sampling import BUILT_IN
 from farm.weights.checkpoint import Networks
-from tests.render.oracles import stable_diffusion, two_points
+from tests.render.oracles import Denoiser, bent, stable_diffusion
 from tests.render.rendering import Counting, apart, render
 
 SHAPE = (1, 4, 3, 5)
@@ -34,9 +34,9 @@ def alpha_of(sigma: Any) -> Any:
     return 1 / (1 + np.square(sigma))
 
 
-def two_points_noise(x: torch.Tensor, alpha: float) -> torch.Tensor:
-    """What a network that knows the noise of `two_points` exactly says."""
-    picture = two_points(x / alpha**0.5, float(sigma_of(alpha)))
+def noise_in(x: torch.Tensor, alpha: float, denoiser: Denoiser = bent) -> torch.Tensor:
+    """The noise in latents of unit variance, by a denoiser that sees ours."""
+    picture = denoiser(x / alpha**0.5, float(sigma_of(alpha)))
     return (x - alpha**0.5 * picture) / (1 - alpha) ** 0.5
 
 
