@@ -54,7 +54,12 @@ class OnTheLoop(Draws):
     def __len__(self) -> int:
         return len(self._made)
 
-    def _collected(self, wait: bool) -> list[Drawn]:
+    @property
+    def holding_up(self) -> frozenset[int]:
+        """All of them."""
+        return frozenset(range(len(self._made)))
+
+    def _collected(self, needed: frozenset[int]) -> list[Drawn]:
         made, self._made = self._made, []
         return made
 

@@ -101,6 +101,8 @@ def settled(asked: Mapping[str, Any], samplers: Samplers) -> tuple[Settings, lis
         chosen["discard_next_to_last_sigma"] = None
     ignored = list(_ignored(chosen, row, schedule))
     neutral = {name: DEFAULTS[name] for name, _ in ignored}
+    if "schedule" in neutral:
+        neutral["schedule"] = row.schedule
     if not row.takes_schedules and asked["schedule"] != AUTOMATIC:
         ignored.append(("schedule", f"on {row.name}"))
     return Settings(**{**chosen, **neutral}), ignored
@@ -116,6 +118,9 @@ def _ignored(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> Iter
     """What surely changes no pixel; a doubtful case is left as it is."""
     yield from _ignored_by_the_sampler(asked, row)
     yield from _ignored_by_the_schedule(row, schedule)
+    if _is_respaced(asked, row, schedule):
+        where = f"on {row.name} from {row.restarts_from} steps on"
+        yield from (("schedule", where), ("rho", where))
     if asked["cfg_scale"] in (0, 1):  # where there is but one row
         for name in ("guidance_rescale", "negative_guidance_minimum_sigma"):
             yield name, f"where cfg_scale is {asked['cfg_scale']:g}"
@@ -125,6 +130,13 @@ def _ignored(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> Iter
     if size == (asked["width"], asked["height"]):
         yield "seed_resize_from_width", "where it is the picture's own size"
         yield "seed_resize_from_height", "where it is the picture's own size"
+
+
+def _is_respaced(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> bool:
+    """Whether only the ends of the schedule count, and these are the model's own."""
+    restarts = 0 < row.restarts_from <= asked["steps"] and not asked["discard_next_to_last_sigma"]
+    whole = asked["sigma_min"] is None and asked["sigma_max"] is None
+    return restarts and whole and schedule.starts_at_sigma_max and schedule.ends_at_sigma_min
 
 
 def _ignored_by_the_sampler(asked: Mapping[str, Any], row: Sampler) -> Iterator[Ignored]:
@@ -153,6 +165,8 @@ def _quiet(asked: Mapping[str, Any], row: Sampler) -> str:
     for amount in ("eta", "s_churn"):
         if amount in row.options:
             return f"where {amount} is 0" if asked[amount] == 0 else ""
+    if asked["steps"] < row.restarts_from:
+        return f"on {row.name} below {row.restarts_from} steps"
     return "" if row.stochastic else f"on {row.name}"
 
 

@@ -36,6 +36,7 @@ class Schedule:
         source: where it is defined.
         steps: how many steps it makes of so many.
         starts_at_sigma_max: whether the first sigma is the largest one, whatever the steps.
+        ends_at_sigma_min: whether the last sigma above 0 is the smallest one, if there are several.
         options: the settings that it depends on, beside the steps.
     """
 
@@ -45,6 +46,7 @@ class Schedule:
     source: str
     steps: Callable[[int], int] = lambda steps: steps
     starts_at_sigma_max: bool = True
+    ends_at_sigma_min: bool = False
     options: tuple[str, ...] = ("sigma_min", "sigma_max")
 
 
@@ -74,6 +76,8 @@ class Sampler:
         distilled_at: how many of the training timesteps, evenly spaced and the last among them, the network
             was distilled at, and is asked at; 0 is all.
         chooses_steps: whether it takes as many steps as it finds necessary.
+        restarts_from: steps from which it goes back up, and spaces the sigmas between the first and the last
+            anew; 0 is never.
     """
 
     name: str
@@ -94,6 +98,7 @@ class Sampler:
     ends_at_sigma_min: bool = False
     distilled_at: int = 0
     chooses_steps: bool = False
+    restarts_from: int = 0
 
     def discards(self, asked: bool | None) -> bool:
         """Whether one step more is scheduled and the sigma before the last dropped.
@@ -187,7 +192,7 @@ SAMPLERS: tuple[Sampler, ...] = (
     Sampler("DPM adaptive", "dpm_adaptive", ("k_dpm_ad", "dpm_adaptive"), 3, adaptive, True, _DPM_SOLVER,
             takes_schedules=False, options=(*_ETA, "sigma_min"), eta=1.0, chooses_steps=True),
     Sampler("Restart", "restart", (), 2, twice_but_last, True, "Xu et al. 2023 (arXiv:2306.14878)",
-            schedule="karras", options=("s_noise",)),
+            schedule="karras", options=("s_noise",), restarts_from=20),
     Sampler("DDIM", "ddim", (), 1, once_per_step, False, "Song et al. 2020 (arXiv:2010.02502), CompVis",
             schedule="ddim", options=("eta",), eta=0.0, starts_at_unit_variance=True, ends_at_sigma_min=True),
     Sampler("PLMS", "plms", (), 4, once_more, False, "Liu et al. 2022 (arXiv:2202.09778), CompVis",
@@ -199,15 +204,18 @@ SAMPLERS: tuple[Sampler, ...] = (
 )  # fmt: skip
 
 SCHEDULES: tuple[Schedule, ...] = (
-    Schedule("uniform", "Uniform", "uniform", "k-diffusion: timesteps evenly spaced"),
+    Schedule("uniform", "Uniform", "uniform", "k-diffusion: timesteps evenly spaced",
+             ends_at_sigma_min=True),
     Schedule("karras", "Karras", "karras", "Karras et al. 2022 (arXiv:2206.00364), equation 5",
-             options=("sigma_min", "sigma_max", "rho")),
-    Schedule("exponential", "Exponential", "exponential", "k-diffusion: logarithms of sigma evenly spaced"),
+             options=("sigma_min", "sigma_max", "rho"), ends_at_sigma_min=True),
+    Schedule("exponential", "Exponential", "exponential", "k-diffusion: logarithms of sigma evenly spaced",
+             ends_at_sigma_min=True),
     Schedule("sgm_uniform", "SGM Uniform", "sgm_uniform",
              "Stability's generative-models: the last of n + 1 timesteps left out"),
     Schedule("simple", "Simple", "simple", "ComfyUI: every so-many-th training sigma", options=()),
-    Schedule("normal", "Normal", "uniform", "ComfyUI: timesteps evenly spaced"),  # another name of uniform
-    Schedule("beta", "Beta", "beta", "Lee et al. 2024 (arXiv:2407.12173)"),
+    Schedule("normal", "Normal", "uniform", "ComfyUI: timesteps evenly spaced",  # another name of uniform
+             ends_at_sigma_min=True),
+    Schedule("beta", "Beta", "beta", "Lee et al. 2024 (arXiv:2407.12173)", ends_at_sigma_min=True),
     Schedule("ddim", "DDIM", "ddim", "CompVis: training timesteps at a whole stride, offset 1",
              steps=ddim_steps, starts_at_sigma_max=False, options=()),
 )  # fmt: skip

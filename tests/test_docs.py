@@ -31,8 +31,18 @@ def test_every_setting_is_in_the_docs():
 SNIPPETS = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs" / "samplers.md").read_text("utf-8"), re.M | re.S)
 
 
+def cells_of(snippet, folder):
+    path = folder / "job.yaml"
+    path.write_text(f"model: cats\nprompt: a cat\n{snippet}", encoding="utf-8")
+    return compile_job(load_job(path, Vocabulary(models={"cats": ()}, plugins={}))).cells
+
+
+def test_steps_at_equal_cost_are_those_of_the_docs(tmp_path):
+    [snippet] = [snippet for snippet in SNIPPETS if snippet.startswith("evaluations")]
+    said = dict(re.findall(r"(\w+) (\d+)", snippet.partition("#")[2].partition("\n")[0]))
+    assert said == {cell.settings.sampler: str(cell.settings.steps) for cell in cells_of(snippet, tmp_path)}
+
+
 @pytest.mark.parametrize("snippet", SNIPPETS)
 def test_every_example_of_samplers_is_right(tmp_path, snippet):
-    path = tmp_path / "job.yaml"
-    path.write_text(f"model: cats\nprompt: a cat\n{snippet}", encoding="utf-8")
-    assert compile_job(load_job(path, Vocabulary(models={"cats": ()}, plugins={}))).cells
+    assert cells_of(snippet, tmp_path)

@@ -61,6 +61,7 @@ IDLE = [
     ("Euler", {"seed_resize_from_width": 64, "seed_resize_from_height": 64}),
     ("DPM2", {"discard_next_to_last_sigma": True}),
     ("DPM fast", {"discard_next_to_last_sigma": True}),
+    ("Restart", {"s_noise": 1.1, "eta_noise_seed_delta": 7}),
     ("diffusers:EulerAncestralDiscreteScheduler", {"sigma_min": 0.5, "rho": 3.0, "s_churn": 3.0, "eta": 0.5}),
 ]
 
@@ -95,7 +96,6 @@ def test_what_is_ignored_changes_no_pixel(networks, sampler, idle):
         ("DPM++ 2M", {"discard_next_to_last_sigma": True}),
         ("DPM2", {"discard_next_to_last_sigma": False}),
         ("DPM fast", {"sigma_min": 0.2}),
-        ("Restart", {"s_noise": 1.1}),
         ("LCM", {"eta_noise_seed_delta": 3}),
         ("Euler", {"zero_terminal_snr": True}),
         ("Euler", {"rng": "nv"}),
@@ -106,6 +106,28 @@ def test_what_matters_is_kept(sampler, telling):
     settings = decided(sampler=sampler, **telling)
     assert {name: getattr(settings, name) for name in telling} == telling
     assert settings != decided(sampler=sampler)
+
+
+@pytest.mark.parametrize(
+    "schedule", [name for name, row in BUILT_IN.schedules.items() if row.ends_at_sigma_min]
+)
+def test_restart_spaces_its_sigmas_itself_from_20_steps_on(networks, schedule):
+    wanted = decided(sampler="Restart", steps=20)
+    assert decided(sampler="Restart", steps=20, schedule=schedule, rho=3.0) == wanted
+    assert decided(sampler="Restart", steps=19, schedule=schedule).schedule == BUILT_IN.first_name(
+        BUILT_IN.schedules[schedule]
+    )
+    forced = replace(wanted, schedule=schedule, rho=3.0)
+    (one,), (other,) = (render([settings], Counting(networks), rows=2) for settings in (wanted, forced))
+    assert (one == other).all()
+
+
+@pytest.mark.parametrize(
+    "telling", [{"s_noise": 1.1}, {"schedule": "simple"}, {"sigma_min": 0.1}, {"schedule": "ddim"}], ids=str
+)
+def test_restart_keeps_what_matters_from_20_steps_on(telling):
+    settings = decided(sampler="Restart", steps=20, **telling)
+    assert {name: getattr(settings, name) for name in telling} == telling
 
 
 def test_s_churn_makes_its_companions_matter():

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torchsde
@@ -60,7 +60,7 @@ class BrownianNoise:
         if sigma is None or lower is None:
             raise ValueError("a Brownian path is asked for the noise between two sigmas")
         length = math.copysign(math.sqrt(abs(lower - sigma)), lower - sigma)
-        with _drawing_by(self._randn):
+        with drawing_by(self._randn):
             self._tree = self._tree or self._grown()
             increment: torch.Tensor = self._tree(*sorted((self._within(sigma), self._within(lower))))
         return (increment / length).to(self._device, non_blocking=True)
@@ -91,8 +91,13 @@ def _randn_here(size: tuple[int, ...], dtype: Any, device: Any, seed: int) -> to
 brownian_interval._randn = _randn_here
 
 
+def on_the_cpu(dtype: torch.dtype) -> Randn:
+    """Torchsde's own numbers as drawn on a CPU, wherever they are needed: the device does not show."""
+    return lambda shape, seed: cast(torch.Tensor, _torchsde_randn(shape, dtype, torch.device("cpu"), seed))
+
+
 @contextmanager
-def _drawing_by(randn: Randn | None) -> Iterator[None]:
+def drawing_by(randn: Randn | None) -> Iterator[None]:
     """Lets torchsde, in this thread, take its numbers from `randn`."""
     token = _randn.set(randn)
     try:

@@ -1,7 +1,7 @@
 """Noise drawn ahead, off the loop: a few threads draw while the device works."""
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from queue import Empty, SimpleQueue
@@ -57,11 +57,21 @@ class Draws:
 
     def done(self) -> list[Drawn]:
         """What has been drawn by now, in the order in which it was asked for."""
-        return self._collected(wait=False)
+        return self._collected(frozenset())
 
-    def all(self) -> list[Drawn]:
-        """Everything asked for, once it has been drawn, in the order in which it was asked for."""
-        return self._collected(wait=True)
+    @property
+    def holding_up(self) -> frozenset[int]:
+        """The draws that are all that their askers wait for; others can still come with an answer."""
+        asked = Counter(task for task, _ in self._asked.values())
+        return frozenset(number for number, (task, _) in self._asked.items() if asked[task] == task.missing)
+
+    def wait_for(self, numbers: frozenset[int]) -> list[Drawn]:
+        """These draws and what else has been drawn by then, in the order in which it was asked for.
+
+        Args:
+            numbers: of `holding_up`.
+        """
+        return self._collected(numbers)
 
     def discard(self, task: Task) -> None:
         """Forgets what a task asked for."""
@@ -79,12 +89,13 @@ class Draws:
             for line in self._lines.values():
                 line.clear()
         self._pool.shutdown(cancel_futures=True)
+        self._lines.clear()  # nobody serves them any more
 
-    def _collected(self, wait: bool) -> list[Drawn]:
+    def _collected(self, needed: frozenset[int]) -> list[Drawn]:
         answers: dict[int, Any] = {}
         while len(answers) < len(self._asked):
             try:
-                number, answer = self._done.get(block=wait)
+                number, answer = self._done.get(block=not needed <= answers.keys())
             except Empty:
                 break
             if number in self._asked:  # or its asker is gone

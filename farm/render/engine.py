@@ -127,8 +127,9 @@ class Engine:
         with torch.inference_mode():
             self._hand_out(self._draws.done())
             self._admit()
-            while self._draws and not self._is_full():  # so that a small run is composed the same each time
-                self._hand_out(self._draws.all())
+            # so that a small run is composed the same each time
+            while (missed := self._draws.holding_up) and not self._is_full():
+                self._hand_out(self._draws.wait_for(missed))
             if rows := self._queue.take(self._capacity.limit):
                 self._answer(rows)
             finished, self._finished = self._finished, []

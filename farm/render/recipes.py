@@ -96,7 +96,7 @@ OPTIONS: dict[str, Callable[[Settings, Parameterization], Any]] = {
     "s_tmin": lambda settings, _: settings.s_tmin,
     "s_tmax": lambda settings, _: math.inf if settings.s_tmax is None else settings.s_tmax,
     "s_noise": lambda settings, _: settings.s_noise,
-    "sigma_min": lambda settings, model: settings.sigma_min or model.sigma_min,
+    "sigma_min": lambda settings, model: max(settings.sigma_min or 0, model.sigma_min),
     "time_at": lambda _, model: model.time_at,
 }
 """What can be handed to a sampler, by `farm.sampling.Sampler.options`."""

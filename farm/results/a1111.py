@@ -1,6 +1,7 @@
 """How A1111 names what cells say of sampling and noise, in its infotext.
 
-Keys and values are those of its versions 1.6 to 1.10; older ones read the names of samplers.
+Keys and values are those of its versions 1.6 to 1.10; older ones read the names of samplers. What DDIM, PLMS
+and UniPC do is as before 1.6, see docs/samplers.md.
 """
 
 from collections.abc import Mapping

@@ -7,9 +7,11 @@ import torch
 
 from farm.questions import Draw
 from farm.render.capacity import Capacity
+from farm.render.draws import Draws
 from farm.render.engine import Engine
 from farm.render.noise import SeededNoise
 from farm.render.requests import Coroutine, Share
+from farm.render.task import Task
 from tests.render.arithmetic import NOTHING, Doubling, ask, asks, engine, finish, last, number, steps
 
 
@@ -259,6 +261,33 @@ def test_noise_is_drawn_while_the_device_works() -> None:
     machine.submit("cell", asks(ask(3), Draw(noise, 5.0)))
     row, drawn = finish(machine)["cell"].result
     assert (row, float(drawn)) == (6, 5) and threading.get_ident() not in noise.threads
+
+
+def test_noise_that_was_asked_for_with_a_row_is_not_waited_for_before_it() -> None:
+    """Also where there is room in the batch: the draw could add no row to it."""
+    noise = Slow()
+
+    class Giving(Doubling):
+        def run(self, requests: list) -> list:
+            noise.may.set()
+            return super().run(requests)
+
+    machine = engine(Giving(), rows=64)
+    machine.submit("cell", asks(ask(3), Draw(noise, 5.0)))
+    row, drawn = finish(machine)["cell"].result
+    assert (row, float(drawn)) == (6, 5)
+
+
+def test_nothing_is_drawn_after_the_end() -> None:
+    """Not even for a source that was waiting for a thread when the end came."""
+    draws, task = Draws(threads=1), Task("cell", asks(), 0)
+    busy, waiting = Slow(), Slow()
+    for source in (busy, waiting):
+        draws.ask(task, 0, Draw(source))
+    threading.Timer(0.3, busy.may.set).start()  # once the end has come
+    draws.close()
+    with pytest.raises(RuntimeError):
+        draws.ask(task, 0, Draw(waiting))
 
 
 def test_a_full_batch_does_not_wait_for_noise() -> None:

@@ -223,6 +223,14 @@ def test_dpm_adaptive_gives_up_on_latents_that_are_no_numbers() -> None:
         drive(sampling, bent)
 
 
+def test_dpm_adaptive_ends_where_no_step_is_short_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("farm.render.samplers.dpm.MOST_EVALUATIONS", 200)
+    places = count()
+    sampling = dpm_adaptive(torch.ones(SHAPE), (14.6, 0.03, 0.0), Recorded(normals()))
+    with pytest.raises(CellFailed, match="not done after 20"):
+        drive(sampling, lambda x, sigma: torch.full_like(x, (-1) ** next(places) * 1e4))
+
+
 @pytest.mark.parity
 @pytest.mark.parametrize("row", [row for row in ROWS if row.brownian], ids=name_of)
 def test_brownian_noise_is_asked_for_the_steps_of_k_diffusion(row: Sampler) -> None:

@@ -135,7 +135,7 @@ def dpm_adaptive(
         accept_safety: a step is taken again if the controller would shorten it to less than so much of it.
 
     Raises:
-        CellFailed: the latents are no numbers any more, which no step length mends.
+        CellFailed: the latents are no numbers any more, which no step length mends, or there is no end.
     """
     sigma, sigma_min = sigmas[0], sigmas[-2] if sigma_min is None else sigma_min
     shrinking = 1.5 if eta else order  # the power of a step's length that its error falls with
@@ -143,6 +143,8 @@ def dpm_adaptive(
     h, previous, asked, accepted = h_init, x, 0, True
     precise: tuple[float, ...] = ()
     while math.log(sigma / sigma_min) > NEAR:
+        if asked > MOST_EVALUATIONS:
+            raise CellFailed(f"DPM adaptive is not done after {asked} evaluations, at sigma {sigma:.4g}")
         if accepted:  # else the slope and the noise are those of the step that is taken again
             denoised, fresh = yield Denoise(x, sigma, asked), Draw(noise)
             slope, asked = (x - denoised) / sigma, asked + 1
@@ -163,6 +165,9 @@ def dpm_adaptive(
 
 NEAR = 1e-5
 """Of the end, in log sigma."""
+
+MOST_EVALUATIONS = 10_000
+"""A hundred times what it usually takes."""
 
 TINY = 1e-8
 

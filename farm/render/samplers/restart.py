@@ -47,9 +47,11 @@ def restart_ways(sigmas: Sigmas) -> list[Sigmas]:
 
     Below 20 steps it is one way. From 20 on, 9 of the steps go from sigma 2 to 0.1 again, and from 36 on
     twice a quarter of them; then the sigmas between the first and the last above 0 are spaced anew, as
-    Karras et al. 2022 do with rho 7, whatever the schedule was. So it is in A1111. Where no two sigmas
-    surround the interval, as in a start below it, A1111 drops the steps that it set apart; here all sigmas
-    are gone through once.
+    Karras et al. 2022 do with rho 7, whatever the schedule was.
+
+    So it is in A1111, but in two cases. Where no two sigmas surround the interval, as in a start below it,
+    A1111 drops the steps that it set apart; here all sigmas are gone through once. Where the last sigma above
+    0 is larger than 0.2, A1111 goes up again from 0; here from that sigma, so that a step costs as ever.
     """
     steps = len(sigmas) - 1
     times = 0 if steps < 20 else 1 if steps < 36 else 2

@@ -15,6 +15,7 @@ import torch
 from farm.diffusers_schedulers import SUFFIX
 from farm.errors import CellFailed, described
 from farm.questions import Output
+from farm.render.brownian import drawing_by, on_the_cpu
 from farm.render.samplers.sampling import Sampling
 from farm.scheduler_names import Chosen
 
@@ -56,7 +57,7 @@ def scheduled(
         shown = scheduler.scale_model_input(x, time) if hasattr(scheduler, "scale_model_input") else x
         step = asked // scheduler.order if scheduler.order > 1 else max(0, asked - len(times) + steps)
         output = yield Output(shown[0], float(time), step)
-        with _words_of(chosen):
+        with _words_of(chosen), drawing_by(on_the_cpu(x.dtype)):
             x = scheduler.step(output[None], time, x, **options).prev_sample
     return x[0]
 
@@ -64,7 +65,7 @@ def scheduled(
 def _built(chosen: Chosen, config: Mapping[str, Any], seed: int, zero_terminal_snr: bool | None) -> Any:
     """A scheduler of the cell's own.
 
-    A Brownian path, which diffusers would seed at random, is given the cell's seed.
+    A Brownian path, which diffusers would seed at random, is given the cell's seed; it is drawn on the CPU.
     """
     takes, options = chosen.scheduler.options, dict(chosen.options)
     if zero_terminal_snr is not None and "rescale_betas_zero_snr" in takes:
