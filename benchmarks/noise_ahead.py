@@ -87,7 +87,7 @@ def cell(seed: int, steps: int) -> Coroutine:
     conditions = conditions_for(1.0, ("text", STATES), None)
     guidance = Guidance(Weights("m"), model, conditions, Origin((seed,), x))
     sampling = SAMPLERS[str(row.algorithm)](x, sigmas, noise.for_sampler(row, sigmas), eta=1.0, s_noise=1.0)
-    return (yield from guided(sampling, guidance))
+    return (yield from guided(sampling, guidance)).latents
 
 
 def measure(cells: int, steps: int, seconds: float, draws: Draws) -> tuple[float, dict[Any, torch.Tensor]]:

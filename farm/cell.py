@@ -127,7 +127,7 @@ class Cell:
         plugins: in the order of the job file.
         model_hash: SHA-256 of the checkpoint's content in hex; empty until hashed.
         key: names the pixels; empty until `keyed`.
-        evaluations: of the model, about; 0 if nobody counted them.
+        evaluations: of the model, about; of a cell that was rendered, as counted; 0 if nobody knows.
     """
 
     number: int

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -46,6 +46,10 @@ class RenderedCell(Protocol):
     @property
     def seconds(self) -> float:
         """Its share of the device's time."""
+
+    @property
+    def evaluations(self) -> int:
+        """Of the model; 0 if it failed."""
 
 
 class CellRenderer(Protocol):
@@ -226,9 +230,10 @@ class Worker:
         if rendered.image is None:
             return self._failure(rendered, rendered.error)
         finished = self._chain(rendered.cell.plugins).finish(rendered.image, rendered.cell)
-        png = png_bytes(finished.image, rendered.cell)
+        counted = replace(rendered.cell, evaluations=rendered.evaluations)
+        png = png_bytes(finished.image, counted)
         seconds = rendered.seconds + time.perf_counter() - started
-        return Outcome(rendered.cell, "done", png, "", seconds, self._name, finished.columns)
+        return Outcome(counted, "done", png, "", seconds, self._name, finished.columns)
 
     def _failure(self, rendered: RenderedCell, reason: str) -> Outcome:
         return Outcome(rendered.cell, "failed", b"", reason, rendered.seconds, self._name)

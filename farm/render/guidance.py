@@ -6,7 +6,7 @@ Ho & Salimans 2022 (arXiv:2207.12598); the sum over several conditions is that o
 from collections.abc import Generator, Hashable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -168,7 +168,19 @@ def conditions_for(
     return tuple(row for row in rows if row.coefficient != 0)
 
 
-def guided(sampling: Sampling, guidance: Guidance) -> Generator[Any, Any, torch.Tensor]:
+class Sampled(NamedTuple):
+    """What a sampler came to.
+
+    Attributes:
+        latents: `(4, height/8, width/8)`.
+        evaluations: how often it asked the model.
+    """
+
+    latents: torch.Tensor
+    evaluations: int
+
+
+def guided(sampling: Sampling, guidance: Guidance) -> Generator[Any, Any, Sampled]:
     """Runs a sampler, turning its questions to the model into rows and passing every other request on."""
     answers: Any = None
     evaluation = 0
@@ -176,7 +188,7 @@ def guided(sampling: Sampling, guidance: Guidance) -> Generator[Any, Any, torch.
         try:
             asked = sampling.send(answers)
         except StopIteration as finished:
-            return cast(torch.Tensor, finished.value)
+            return Sampled(finished.value, evaluation)
         questions = asked if isinstance(asked, tuple) else (asked,)
         answered = yield from _answered(questions, guidance, evaluation)
         answers = answered if isinstance(asked, tuple) else answered[0]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,7 +13,7 @@ from farm.diffusers_schedulers import BadScheduler
 from farm.errors import CellFailed
 from farm.questions import Draw
 from farm.render.distilled import distilled
-from farm.render.guidance import Condition, Guidance, Origin, conditions_for, guided
+from farm.render.guidance import Condition, Guidance, Origin, Sampled, conditions_for, guided
 from farm.render.noise import CellNoise
 from farm.render.parameterization import Parameterization, parameterization_of
 from farm.render.requests import Coroutine, Decode, EncodeText, Open, Share, Weights
@@ -27,8 +27,20 @@ LATENT_CHANNELS = 4
 LATENT_SCALE = 8
 
 
+class Picture(NamedTuple):
+    """What a cell became.
+
+    Attributes:
+        pixels: uint8 `(height, width, 3)`.
+        evaluations: of the model.
+    """
+
+    pixels: torch.Tensor
+    evaluations: int
+
+
 def text_to_image(settings: Settings, samplers: Samplers = BUILT_IN) -> Coroutine:
-    """Renders a cell; returns uint8 pixels `(height, width, 3)`.
+    """Renders a cell; returns a `Picture`.
 
     Args:
         settings: resolved.
@@ -38,8 +50,8 @@ def text_to_image(settings: Settings, samplers: Samplers = BUILT_IN) -> Coroutin
     model: Model = yield Open(weights)
     _check_clip_skip(settings, model)
     conditions = yield from _conditions(settings, weights, model)
-    latents = yield from _sample(settings, weights, model, conditions, samplers)
-    return (yield Decode(weights, latents))
+    sampled: Sampled = yield from _sample(settings, weights, model, conditions, samplers)
+    return Picture((yield Decode(weights, sampled.latents)), sampled.evaluations)
 
 
 def weights_of(settings: Settings) -> Weights:

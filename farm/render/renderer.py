@@ -14,7 +14,7 @@ from farm.cell import Cell
 from farm.errors import CellFailed, described
 from farm.render.capacity import Capacity
 from farm.render.engine import Engine, Finished
-from farm.render.recipes import text_to_image, weights_of
+from farm.render.recipes import Picture, text_to_image, weights_of
 from farm.render.requests import Weights
 from farm.render.runner import LOADED_AT_ONCE, Runner
 from farm.sampling import BUILT_IN, Samplers
@@ -30,12 +30,14 @@ class Rendered:
         image: RGB; None if it failed.
         error: one line; empty if it did not fail.
         seconds: its share of the device's time.
+        evaluations: of the model; 0 if it failed.
     """
 
     cell: Cell
     image: Image.Image | None
     error: str
     seconds: float
+    evaluations: int = 0
 
 
 class Renderer:
@@ -106,7 +108,9 @@ class Renderer:
             self._runner.done_with(weights)
         if finished.error is not None:
             return Rendered(cell, None, described(finished.error), finished.seconds)
-        return Rendered(cell, Image.fromarray(finished.result.numpy()), "", finished.seconds)
+        picture: Picture = finished.result
+        image = Image.fromarray(picture.pixels.numpy())
+        return Rendered(cell, image, "", finished.seconds, picture.evaluations)
 
 
 def _load(checkpoints: Mapping[str, Path], name: str, device: torch.device, dtype: torch.dtype) -> Networks:

@@ -3,12 +3,11 @@
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 
-from farm.axes import AxisValue
 from farm.cell import SETTING_NAMES, Cell, SettingValue
 from farm.plan import Plan
 from farm.results.columns import columns_of
@@ -27,10 +26,10 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 def write_index(plan: Plan, records: Mapping[str, Record], folder: Path) -> Path:
     """Write `index.csv` whole: cell, the axes, status, file, every setting, …, the plugins' columns.
 
-    A cell without a record stands there as `pending`. Where an axis is a setting, its column stands among the
-    axes only and says what was asked; the other settings are the resolved ones, empty where they are
-    `automatic`. Text goes through `neutral`, numbers through `shown`, and the plugins' columns are those of
-    `columns_of`.
+    A cell without a record stands there as `pending`. Where an axis is a setting, its column says what was
+    asked; if that is not always what was decided, a column `resolved …` follows among the settings, which are
+    the decided ones, empty where they are left to the model. Evaluations are those that were counted. Text
+    goes through `neutral`, numbers through `shown`, and the plugins' columns are those of `columns_of`.
 
     Args:
         plan: the whole plan, with final keys.
@@ -46,10 +45,11 @@ def write_index(plan: Plan, records: Mapping[str, Record], folder: Path) -> Path
     with whole_file(path) as binary:
         text = io.TextIOWrapper(binary, encoding="utf-8", errors="backslashreplace", newline="")
         table = csv.writer(text)
-        table.writerow(_written(name) for name in _header(plan, extras))
+        settings = _settings_beside_the_axes(plan, records)
+        table.writerow(_written(name) for name in _header(plan, settings, extras))
         for cell in sorted(plan.cells, key=attrgetter("number")):
             found = (columns[cell.key].get(name, "") for name in extras)
-            row = chain(_row(plan, cell, records.get(cell.key)), found)
+            row = chain(_row(plan, cell, settings, records.get(cell.key)), found)
             table.writerow(_written(value) for value in row)
         text.detach()
     return path
@@ -76,41 +76,52 @@ def _written(value: SettingValue) -> str:
     return shown(neutral(value))
 
 
-def _header(plan: Plan, extras: Sequence[str]) -> Iterator[str]:
+def _settings_beside_the_axes(plan: Plan, records: Mapping[str, Record]) -> dict[str, str]:
+    """The settings that have a column among the settings, each with the column's name."""
+    asked = {axis.name: place for place, axis in enumerate(plan.axes)}
+
+    def is_told(name: str, cell: Cell) -> bool:
+        value = _on_axis(plan, asked[name], cell)
+        return value == _setting(name, cell, records.get(cell.key))
+
+    told = {name for name in asked if name in _COLUMNS and all(is_told(name, cell) for cell in plan.cells)}
+    return {name: f"resolved {name}" if name in asked else name for name in _COLUMNS if name not in told}
+
+
+def _header(plan: Plan, settings: Mapping[str, str], extras: Sequence[str]) -> Iterator[str]:
     """The columns' names; one that is taken already says what kind it is."""
-    taken = {"cell", "status", "file", *_COLUMNS, "model_hash", *_OUTCOME}
+    taken = {"cell", "status", "file", *_COLUMNS, *settings.values(), "model_hash", *_OUTCOME}
     axes = [axis.name for axis in plan.axes]
     yield "cell"
     yield from (f"axis {name}" if name in taken - set(_COLUMNS) else name for name in axes)
     yield from ("status", "file")
-    yield from _remaining_settings(plan)
+    yield from settings.values()
     yield "model_hash"
     yield from _OUTCOME
     yield from (f"plugin {name}" if name in taken | set(axes) else name for name in extras)
 
 
-def _remaining_settings(plan: Plan) -> list[str]:
-    axes = {axis.name for axis in plan.axes}
-    return [name for name in _COLUMNS if name not in axes]
-
-
-def _row(plan: Plan, cell: Cell, record: Record | None) -> Iterator[SettingValue]:
+def _row(plan: Plan, cell: Cell, settings: Iterable[str], record: Record | None) -> Iterator[SettingValue]:
     yield cell.number
-    for axis, index in zip(plan.axes, cell.coordinates):
-        value = axis.values[index]
-        yield value.settings[axis.name] if axis.name in value.settings else _otherwise(axis.name, value, cell)
+    yield from (_on_axis(plan, place, cell) for place in range(len(plan.axes)))
     yield record.status if record else "pending"
     yield record.file if record else ""
-    for name in _remaining_settings(plan):
-        yield _setting(name, cell)
+    yield from (_setting(name, cell, record) for name in settings)
     yield cell.model_hash
     yield from (record.seconds, record.worker, record.error) if record else ("", "", "")
 
 
-def _otherwise(axis: str, value: AxisValue, cell: Cell) -> SettingValue:
-    """Of an axis that is called as a setting, for a value that does not set it; else its title."""
-    return _setting(axis, cell) if axis in _COLUMNS else value.title
+def _on_axis(plan: Plan, place: int, cell: Cell) -> SettingValue:
+    """What was asked; where an axis is called as a setting that its value does not set, the setting."""
+    axis = plan.axes[place]
+    value = axis.values[cell.coordinates[place]]
+    if axis.name in value.settings:
+        return value.settings[axis.name]
+    return _setting(axis.name, cell) if axis.name in _COLUMNS else value.title
 
 
-def _setting(name: str, cell: Cell) -> SettingValue:
-    return cell.evaluations if name == "evaluations" else getattr(cell.settings, name)
+def _setting(name: str, cell: Cell, record: Record | None = None) -> SettingValue:
+    if name == "evaluations":
+        return (record.evaluations if record else 0) or cell.evaluations
+    value: SettingValue = getattr(cell.settings, name)
+    return value

@@ -33,6 +33,7 @@ class Record:
         finished: when, in UTC (ISO 8601).
         attempts: how often it was tried, this one included.
         columns: what plugins found out.
+        evaluations: of the model, as counted; 0 in journals of before.
         scores: the uses of scoring plugins that the columns have the answers of, as `PluginUse.identity`.
     """
 
@@ -46,6 +47,7 @@ class Record:
     worker: str = ""
     finished: str = ""
     attempts: int = 1
+    evaluations: int = 0
     columns: Mapping[str, Scalar] = field(default_factory=dict)
     scores: Sequence[str] = ()
 

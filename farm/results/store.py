@@ -138,6 +138,7 @@ class Store:
             error=" ".join(outcome.error.split()),
             seconds=round(outcome.seconds, 4),
             worker=outcome.worker,
+            evaluations=outcome.cell.evaluations if done else 0,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             columns=dict(outcome.columns),
             scores=_scores(outcome.cell) if done else (),

@@ -20,6 +20,7 @@ class Painted:
     image: Image.Image | None
     error: str
     seconds: float
+    evaluations: int = 0
 
 
 class Painter:
@@ -67,7 +68,7 @@ class Painter:
                 time.sleep(3600)
             case "bad":
                 return Painted(cell, None, "NaN at step 3", 0.01)
-        return Painted(cell, Image.new("RGB", (8, 8), colour(cell)), "", 0.01)
+        return Painted(cell, Image.new("RGB", (8, 8), colour(cell)), "", 0.01, cell.settings.steps)
 
 
 def colour(cell: Cell) -> tuple[int, int, int]:

@@ -87,7 +87,8 @@ def test_an_exception_of_the_renderer_is_fatal_and_what_was_done_before_is_told(
     first, second = cells(["cat", "boom"])
     second = replace(second, settings=replace(second.settings, steps=5))
     outcomes, report = outcomes_of(make_worker(), 2, [first, second])
-    assert [outcome.cell for outcome in outcomes] == [first]
+    assert [outcome.cell.key for outcome in outcomes] == [first.key]
+    assert outcomes[0].cell.evaluations == 2  # as the renderer counted
     assert report.fatal == "ZeroDivisionError: the network is gone"
 
 

@@ -51,7 +51,7 @@ def render(cells: Sequence[Settings], runner: Counting, rows: int | None = None)
     while engine.in_flight:
         for finished in engine.step():
             assert finished.error is None, finished.error
-            pictures[finished.name] = finished.result.numpy()
+            pictures[finished.name] = finished.result.pixels.numpy()
     return [pictures[number] for number in range(len(cells))]
 
 

@@ -60,7 +60,7 @@ def asked_and_answered(
         try:
             requests = running.send(answer)
         except StopIteration as end:
-            return rows, end.value
+            return rows, end.value.latents
         names = [
             "noise"
             if isinstance(row, Draw)

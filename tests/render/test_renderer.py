@@ -70,6 +70,15 @@ def test_every_picture_of_a_mixed_job_is_what_it_is_alone(tiny_model: Path) -> N
         )
 
 
+def test_evaluations_are_counted(tiny_model: Path) -> None:
+    samplers = ["Heun", "DPM adaptive", "diffusers:EulerDiscreteScheduler"]
+    cells = [changed(sampler=sampler, steps=3, width=64, height=64, cfg_scale=1.0) for sampler in samplers]
+    rendered = finish(Renderer({"m": tiny_model}, "cpu"), cells)
+    heun, adaptive, euler = sorted(rendered, key=lambda one: one.cell.number)
+    assert (heun.evaluations, euler.evaluations) == (5, 3)
+    assert 20 < adaptive.evaluations < 80  # the plan says 80, of a higher scale
+
+
 def test_the_same_again_is_the_same_to_the_bit(tiny_model: Path) -> None:
     renderers = [Renderer({"m": tiny_model}, "cpu") for _ in range(2)]
     first, second = (finish(renderer, MIXED[:3]) for renderer in renderers)

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from farm.axes import Axis, AxisValue
 from farm.cell import SETTING_NAMES
+from farm.job import Vocabulary, load_job
+from farm.plan import compile_job
 from farm.results.index import neutral, restored, write_index
 from farm.results.journal import Record
 from tests.results.samples import HASH, make_plan, score
@@ -45,6 +47,25 @@ def test_one_row_for_each_cell_of_the_whole_plan(tmp_path):
     assert list(table.status) == ["done", "done", "pending", "pending"]
     assert set(table.model_hash) == {HASH}
     assert list(table.sharpness) == ["0.25", "0.25", "", ""]
+
+
+def test_what_was_decided_stands_beside_what_was_asked_where_they_differ(tmp_path):
+    """A sampler's name that says its schedule, `automatic`, and evaluations that are not used up."""
+    job = tmp_path / "job.yaml"
+    job.write_text(
+        "model: m\nprompt: a cat\nsampler: DPM++ 2M Karras\n"
+        "sweep: {schedule: [automatic], eta: [automatic], evaluations: [7, 9], cfg_scale: [1, 2]}\n"
+    )
+    plan = compile_job(load_job(job, Vocabulary({"m": ()}, {}))).keyed({"m": HASH})
+    table = read(write_index(plan, {}, tmp_path))
+    assert set(table.schedule) == {"automatic"} and set(table["resolved schedule"]) == {"karras"}
+    assert set(table.sampler) == {"DPM++ 2M"}
+    assert "resolved cfg_scale" not in table and list(table.evaluations) == [7, 7, 9, 9]
+    assert "resolved evaluations" not in table and list(table.steps) == [7, 7, 9, 9]
+
+    counted = {cell.key: record(cell, evaluations=cell.evaluations + 1) for cell in plan.cells}
+    table = read(write_index(plan, counted, tmp_path))
+    assert list(table.evaluations) == [7, 7, 9, 9] and list(table["resolved evaluations"]) == [8, 8, 10, 10]
 
 
 def test_rows_stand_in_the_order_people_see_whatever_the_render_order(tmp_path):
