@@ -52,15 +52,23 @@ def _put(tree: Table, name: Text, value: Text, reading: Reading) -> None:
     sweep = tree.get(Text("sweep"))
     swept = isinstance(sweep, Table) and name in sweep
     if not swept and not _is_several(name, value, reading):
-        tree[name] = value
+        _replace(tree, name, value)
         return
     if not isinstance(sweep, Table):
         sweep = Table()
         sweep.place = name.place
         tree[Text.at(name.place, "sweep")] = sweep
-    sweep[name] = value
+    _replace(sweep, name, value)
     if name == "seed":
         tree.pop(Text("seeds"), None)
+
+
+def _replace(table: Table, name: Text, value: Text) -> None:
+    """Put a value where the old one stands; its key, too, so that its place is known as the option's."""
+    entries = [(name, value) if key == name else (key, old) for key, old in table.items()]
+    table.clear()
+    table.update(entries)
+    table[name] = value
 
 
 def _give_way(tree: Table, other: Text, name: Text) -> None:

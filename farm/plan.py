@@ -8,6 +8,7 @@ from typing import Any
 from farm.axes import Axis, AxisValue
 from farm.cell import Cell, Settings, SettingValue
 from farm.costs import evaluations, first_pass, first_rows, guiding_texts, rows
+from farm.document import Place
 from farm.errors import BadInput, Problem
 from farm.job import Job
 from farm.layout import Layout as Layout
@@ -30,6 +31,7 @@ class Plan:
         samplers: that the job can name.
         asked: what the job says at its top and no axis sets, by the names of `farm.settings.SETTINGS`.
         by_evaluations: whether it is the evaluations of the model that the job says, and not the steps.
+        places: where the settings that the job gives stand, by name.
         notes: what somebody who asked for it should know: settings that do not matter to some cells.
     """
 
@@ -40,6 +42,7 @@ class Plan:
     job_yaml: str = ""
     samplers: Samplers = BUILT_IN
     notes: tuple[str, ...] = ()
+    places: Mapping[str, Place] = field(default_factory=dict)
     asked: Mapping[str, SettingValue] = field(default_factory=dict)
     by_evaluations: bool = False
 
@@ -105,6 +108,7 @@ def compile_job(job: Job) -> Plan:
         job.job_yaml,
         job.samplers,
         remarks.notes(),
+        job.places,
         _said_at_the_top(job),
         by_evaluations="evaluations" in job.places,
     )

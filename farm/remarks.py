@@ -61,14 +61,17 @@ class Remarks:
 
     def notes(self) -> tuple[str, ...]:
         """One line for each setting that does not matter to some of the cells."""
-        return tuple(_note(name, wheres) for name, wheres in self._idle.items())
+        return tuple(self._note(name, wheres) for name, wheres in self._idle.items())
 
-
-def _note(name: str, wheres: Iterable[str]) -> str:
-    if name in ("steps", "evaluations"):
-        samplers = [where.removeprefix("on ") for where in wheres]
-        return f"{_listed(samplers)} chooses its own steps: `{name}` does not matter to it"
-    return f"{name}: no effect {_together(wheres)}"
+    def _note(self, name: str, wheres: Iterable[str]) -> str:
+        if name not in ("steps", "evaluations"):
+            return f"{name}: no effect {_together(wheres)}"
+        rows = [self._job.samplers[where.removeprefix("on ")] for where in wheres]
+        costs = _listed(dict.fromkeys(str(row.evaluations(1)) for row in rows))
+        own = (
+            f"{_listed(row.name for row in rows)} chooses its own steps, about {costs} evaluations a picture"
+        )
+        return f"{own}: `{name}` does not matter to it"
 
 
 def _together(wheres: Iterable[str]) -> str:

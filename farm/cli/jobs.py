@@ -1,13 +1,15 @@
 """From job files to plans, with what lies in the workspace."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from farm.errors import BadInput, FarmError, Problem
+from farm.costs import schedule_of
+from farm.errors import BadInput, CellFailed, FarmError, Problem
 from farm.job import Job, Vocabulary, load_job, read_drawn
 from farm.plan import Plan, compile_job
 from farm.plugins import find_plugins
+from farm.render.noise_levels import ends_for, log_sigmas_of, sigma_range
 from farm.scheduler_names import chosen, is_scheduler
 from farm.weights.catalog import Checkpoint, Hashes, find_checkpoints, scheduler_config_of
 from farm.workspace import Workspace
@@ -58,7 +60,10 @@ def load_plans(paths: Sequence[Path], overrides: Sequence[str], place: Place) ->
         except BadInput as error:
             problems.extend(error.problems)
             continue
-        problems += _broken_models(plan, path, place) or _misfits(plan, path, place)
+        problems += _broken_models(plan, path, place) or [
+            *_misfits(plan, path, place),
+            *_out_of_range(plan, path, place),
+        ]
         if plan.name in plans:
             problems.append(Problem(str(path), f"another job of this command is called {plan.name!r} too"))
         plans[plan.name] = plan
@@ -70,7 +75,10 @@ def load_plans(paths: Sequence[Path], overrides: Sequence[str], place: Place) ->
 def _broken_models(plan: Plan, path: Path, place: Place) -> list[Problem]:
     named = {cell.settings.model: place.checkpoints[cell.settings.model] for cell in plan.cells}
     return [
-        Problem(str(path), f"model: {name!r} cannot be used; {checkpoint.path}: {checkpoint.fault}")
+        Problem(
+            _place(plan, path, "model"),
+            f"model: {name!r} cannot be used; {checkpoint.path}: {checkpoint.fault}",
+        )
         for name, checkpoint in named.items()
         if checkpoint.fault
     ]
@@ -86,11 +94,37 @@ def _misfits(plan: Plan, path: Path, place: Place) -> list[Problem]:
         try:
             misfit = chosen(sampler).misfit(scheduler_config_of(place.checkpoints[model].path))
         except FarmError as error:
-            problems.append(Problem(str(path), f"model: {model!r} cannot be used; {error}"))
+            problems.append(Problem(_place(plan, path, "model"), f"model: {model!r} cannot be used; {error}"))
         else:
             if misfit:
-                problems.append(Problem(str(path), f"sampler: {sampler} cannot serve {model!r}: {misfit}"))
+                what = f"sampler: {sampler} cannot serve {model!r}: {misfit}"
+                problems.append(Problem(_place(plan, path, "sampler"), what))
     return problems
+
+
+def _out_of_range(plan: Plan, path: Path, place: Place) -> Iterator[Problem]:
+    """Sigmas that leave nothing of the noise levels that a checkpoint was trained at."""
+    limited = {
+        (settings.model, settings.sampler, settings.schedule, settings.zero_terminal_snr, *limits): settings
+        for cell in plan.cells
+        if (limits := ((settings := cell.settings).sigma_min, settings.sigma_max)) != (None, None)
+    }
+    told: set[str] = set()
+    for settings in limited.values():
+        row = plan.samplers[settings.sampler]
+        schedule = schedule_of(row, settings.schedule, plan.samplers)
+        config = scheduler_config_of(place.checkpoints[settings.model].path)
+        ends = ends_for(row, log_sigmas_of(config, settings.zero_terminal_snr))
+        try:
+            sigma_range(settings, schedule, *ends)
+        except CellFailed as error:
+            if (what := str(error)) not in told:
+                told.add(what)
+                yield Problem(_place(plan, path, what.split()[0]), what)
+
+
+def _place(plan: Plan, path: Path, setting: str) -> str:
+    return str(plan.places.get(setting, path))
 
 
 def _load(path: Path, overrides: Sequence[str], place: Place) -> Job:

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 
 from farm.errors import CellFailed
+from farm.render.noise_levels import MOST_NOISE, log_sigmas_of, not_supported, shift_of, shifted
+from farm.scheduler_names import predicted
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,25 +151,9 @@ class Flow(Parameterization):
         return _from_line(shifted(np.linspace(first, last, count), self.shift))
 
 
-MOST_NOISE = 0.9999
-"""The largest s of a flow: at 1 sigma is infinite; at 9999 float32 latents still carry a picture, to 1e-3."""
-
-
-def shifted(s: Any, shift: float) -> Any:
-    """Leans s to noise; a shift of 1/shift undoes it."""
-    return shift * s / (1 + (shift - 1) * s)
-
-
 def _from_line(s: np.ndarray) -> np.ndarray:
     s = np.minimum(s, MOST_NOISE)
     return np.asarray(s / (1 - s))
-
-
-DEFAULTS = {"beta_start": 0.0001, "beta_end": 0.02, "num_train_timesteps": 1000, "beta_schedule": "linear"}
-"""Of the schedulers of diffusers, for what a `scheduler_config.json` does not say."""
-
-LEAST_SIGNAL = 4.8973451890853435e-08
-"""The last alphas_cumprod of a zero terminal SNR, as in A1111 and ComfyUI: sigma ends at 4518.8, not at ∞."""
 
 
 def parameterization_of(
@@ -182,73 +168,14 @@ def parameterization_of(
     Raises:
         CellFailed: for a prediction type or noise levels that are not supported.
     """
-    config = DEFAULTS | dict(scheduler_config)
-    if zero_terminal_snr is not None:
-        config["rescale_betas_zero_snr"] = zero_terminal_snr
-    predicts = "flow_prediction" if "Flow" in str(config.get("_class_name")) else "epsilon"
-    match config.get("prediction_type", predicts):
+    log_sigmas = np.array(log_sigmas_of(scheduler_config, zero_terminal_snr))
+    match predicted(scheduler_config):
         case "epsilon":
-            return Noise(_log_sigmas(config))
+            return Noise(log_sigmas)
         case "v_prediction":
-            return Velocity(_log_sigmas(config))
+            return Velocity(log_sigmas)
         case "flow_prediction":
-            return _flow(config)
+            return Flow(log_sigmas, shift_of(scheduler_config))
         case other:
-            raise CellFailed(
-                _not_supported("prediction_type", other, "epsilon, v_prediction and flow_prediction are")
-            )
-
-
-def _log_sigmas(config: Mapping[str, Any]) -> np.ndarray:
-    alphas_cumprod = np.cumprod(1 - _betas(config))
-    if config.get("rescale_betas_zero_snr"):
-        alphas_cumprod = rescaled_to_zero_snr(alphas_cumprod)
-    return np.asarray(0.5 * np.log((1 - alphas_cumprod) / alphas_cumprod))
-
-
-def rescaled_to_zero_snr(alphas_cumprod: np.ndarray) -> np.ndarray:
-    """Lin et al. 2023 (arXiv:2305.08891), algorithm 1; the last level stays short of pure noise.
-
-    Args:
-        alphas_cumprod: share of the picture's variance at each training timestep, falling.
-    """
-    signal = np.sqrt(alphas_cumprod)
-    signal = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
-    rescaled = signal**2
-    rescaled[-1] = LEAST_SIGNAL
-    return np.asarray(rescaled)
-
-
-def _flow(config: Mapping[str, Any]) -> Flow:
-    for name in ("use_dynamic_shifting", "invert_sigmas", "shift_terminal"):
-        if value := config.get(name):
-            raise CellFailed(_not_supported(name, value, "flow without it is"))
-    shift = float(config.get("shift", config.get("flow_shift", 1.0)))
-    count = config["num_train_timesteps"]
-    return Flow(np.log(_from_line(shifted(np.arange(1, count + 1) / count, shift))), shift)
-
-
-def _betas(config: Mapping[str, Any]) -> np.ndarray:
-    if config.get("trained_betas"):
-        return np.asarray(config["trained_betas"], dtype=np.float64)
-    start, end, count = config["beta_start"], config["beta_end"], config["num_train_timesteps"]
-    match config["beta_schedule"]:
-        case "scaled_linear":
-            return np.asarray(np.linspace(start**0.5, end**0.5, count) ** 2)
-        case "linear":
-            return np.linspace(start, end, count)
-        case "squaredcos_cap_v2":
-            return _cosine_betas(count)
-        case other:
-            supported = "scaled_linear, linear and squaredcos_cap_v2 are"
-            raise CellFailed(_not_supported("beta_schedule", other, supported))
-
-
-def _cosine_betas(count: int) -> np.ndarray:
-    """Nichol & Dhariwal 2021 (arXiv:2102.09672), equation 17, and the cap of 0.999 below it."""
-    alphas_cumprod = np.cos((np.arange(count + 1) / count + 0.008) / 1.008 * np.pi / 2) ** 2
-    return np.asarray(np.minimum(1 - alphas_cumprod[1:] / alphas_cumprod[:-1], 0.999))
-
-
-def _not_supported(name: str, value: Any, supported: str) -> str:
-    return f"{name} {value!r} of the checkpoint is not supported; {supported}"
+            supported = "epsilon, v_prediction and flow_prediction are"
+            raise CellFailed(not_supported("prediction_type", other, supported))

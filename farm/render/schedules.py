@@ -13,6 +13,7 @@ from scipy.special import betaincinv
 
 from farm.cell import Settings
 from farm.errors import CellFailed
+from farm.render.noise_levels import sigma_range
 from farm.render.parameterization import Parameterization
 from farm.sampling import TRAINING_TIMESTEPS, Sampler, Schedule, ddim_stride
 
@@ -99,7 +100,8 @@ def sigmas_for(settings: Settings, sampler: Sampler, schedule: Schedule, model: 
         CellFailed: the range does not fit the model, or a schedule gives sigmas that do not fall.
     """
     discard = sampler.discards(settings.discard_next_to_last_sigma)
-    given = {**_range(settings, sampler, schedule, model), "rho": settings.rho}
+    low, high = sigma_range(settings, schedule, model.sigma_min, model.sigma_max)
+    given = {"sigma_min": low, "sigma_max": high, "rho": settings.rho}
     function = SCHEDULES[schedule.function] if isinstance(schedule.function, str) else schedule.function
     made = function(model, settings.steps + discard, **{name: given[name] for name in schedule.options})
     sigmas = np.asarray(made, dtype=np.float64).astype(np.float32)
@@ -107,20 +109,6 @@ def sigmas_for(settings: Settings, sampler: Sampler, schedule: Schedule, model: 
     positive = sigmas.tolist()[: -discard or None]
     smallest = float(np.float32(model.sigma_min))
     return (*positive, smallest if sampler.ends_at_sigma_min and positive[-1] > smallest else 0.0)
-
-
-def _range(
-    settings: Settings, sampler: Sampler, schedule: Schedule, model: Parameterization
-) -> dict[str, float]:
-    """The smallest and the largest sigma: as asked, else the model's."""
-    low = model.sigma_min if settings.sigma_min is None else settings.sigma_min
-    high = model.sigma_max if settings.sigma_max is None else settings.sigma_max
-    for_model = f"is not allowed for {settings.model} with the schedule {schedule.name}"
-    if "sigma_max" in schedule.options and high <= model.sigma_min:
-        raise CellFailed(f"sigma_max {high:g} {for_model}; more than {model.sigma_min:.4g} is")
-    if "sigma_min" in schedule.options and low >= min(high, model.sigma_max):
-        raise CellFailed(f"sigma_min {low:g} {for_model}; less than {min(high, model.sigma_max):.6g} is")
-    return {"sigma_min": low, "sigma_max": high}
 
 
 def _check(sigmas: np.ndarray, least: int, settings: Settings, schedule: Schedule) -> None:

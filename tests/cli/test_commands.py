@@ -66,9 +66,36 @@ def test_schedulers_of_diffusers_are_listed_with_their_options(farm):
 def test_a_scheduler_that_expects_another_network_is_a_mistake_of_the_job(farm, sampler, wanted):
     said = farm("check", "small.yaml", "--set", f"sampler=Euler, {sampler}")
     assert said.code == 2 and len(said.err.splitlines()) == 1
-    assert said.err.startswith("small.yaml: sampler: diffusers:")
+    assert said.err.startswith(f"--set sampler=Euler, {sampler}: sampler: diffusers:")
     why = f"it is for networks that predict {wanted}; the checkpoint's predicts epsilon"
     assert said.err.rstrip().endswith(f" cannot serve 'tiny-cats': {why}")
+
+
+@pytest.mark.parametrize(
+    ("sampler", "limits", "what"),
+    [
+        (
+            "Euler",
+            "sigma_min=15",
+            "sigma_min 15 is not allowed for tiny-cats with the schedule uniform; less",
+        ),
+        (
+            "Euler Karras",
+            "sigma_max=.01",
+            "sigma_max 0.01 is not allowed for tiny-cats with the schedule karras",
+        ),
+        (
+            "LCM",
+            "sigma_max=.1",
+            "sigma_max 0.1 is not allowed for tiny-cats with the schedule uniform; more than 0.1",
+        ),
+        ("Euler", "sigma_min=1,15", "sigma_min 15 is not allowed"),
+    ],
+)
+def test_sigmas_that_the_model_does_not_know_are_a_mistake_of_the_job(farm, sampler, limits, what):
+    said = farm("check", "small.yaml", "--set", f"sampler={sampler}", "--set", limits)
+    assert said.code == 2 and len(said.err.splitlines()) == 1
+    assert said.err.startswith(f"--set {limits}: {what}")
 
 
 def test_schedules_lists_every_schedule(farm):
@@ -90,7 +117,7 @@ def test_the_plan_tells_steps_twins_and_what_does_not_matter(farm):
     ).out
     assert "small: 8 cells, 6 different pictures" in said
     assert "\nsteps: Heun 5, 10\n" in said
-    assert "DPM adaptive chooses its own steps: `evaluations` does not matter to it" in said
+    assert "DPM adaptive chooses its own steps, about 80 evaluations a picture: `evaluations`" in said
     assert "eta: no effect on Heun" in said
 
 
@@ -111,7 +138,9 @@ def test_a_broken_model_concerns_only_who_names_it(farm, workspace):
     for command in ("plan", "check", "run"):
         said = farm(command, "small.yaml", "--set", "model=broken")
         assert said.code == 2
-        assert said.err.startswith(f"small.yaml: model: 'broken' cannot be used; {broken}: model_index.json ")
+        assert said.err.startswith(
+            f"--set model=broken: model: 'broken' cannot be used; {broken}: model_index"
+        )
         assert len(said.err.splitlines()) == 1
 
 

@@ -8,17 +8,8 @@ from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, Flow
 
 from farm.errors import CellFailed
 from farm.render.distilled import distilled
-from farm.render.parameterization import (
-    LEAST_SIGNAL,
-    MOST_NOISE,
-    Flow,
-    Noise,
-    Parameterization,
-    Velocity,
-    parameterization_of,
-    rescaled_to_zero_snr,
-    shifted,
-)
+from farm.render.noise_levels import LEAST_SIGNAL, MOST_NOISE, rescaled_to_zero_snr, shifted
+from farm.render.parameterization import Flow, Noise, Parameterization, Velocity, parameterization_of
 from farm.render.samplers.euler import euler
 from tests.render.oracles import STABLE_DIFFUSION, drive, k_diffusion, stable_diffusion
 
