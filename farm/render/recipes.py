@@ -1,7 +1,7 @@
 """How a cell becomes a picture: coroutines that ask for whatever they need of a network."""
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from farm.cell import Settings
 from farm.costs import schedule_of
 from farm.diffusers_schedulers import BadScheduler
 from farm.errors import CellFailed
-from farm.questions import Draw
+from farm.questions import Draw, NoiseSource
 from farm.render.distilled import distilled
 from farm.render.guidance import Condition, Guidance, Origin, Sampled, conditions_for, guided
 from farm.render.noise import CellNoise
@@ -19,6 +19,8 @@ from farm.render.parameterization import Parameterization, parameterization_of
 from farm.render.requests import Coroutine, Decode, EncodeText, Open, Share, Weights
 from farm.render.runner import Model
 from farm.render.samplers import SAMPLERS
+from farm.render.samplers.added import named
+from farm.render.samplers.sampling import Sampling, Sigmas
 from farm.render.samplers.scheduler import scheduled
 from farm.render.schedules import sigmas_for
 from farm.sampling import BUILT_IN, DIFFUSERS, Sampler, Samplers, Schedule
@@ -86,10 +88,16 @@ def _sample(
     sigmas = sigmas_for(settings, row, schedule, parameterization)
     x = parameterization.initial(drawn, sigmas[0], row.starts_at_unit_variance)
     origin = Origin(key=(*noise.key, sigmas[0], row.starts_at_unit_variance), x=x)
-    algorithm = SAMPLERS[row.algorithm] if isinstance(row.algorithm, str) else row.algorithm
-    drawn_from = noise.for_sampler(row, sigmas)
-    sampling = algorithm(x, sigmas, drawn_from, **options, **row.fixed)
+    sampling = _begun(row, x, sigmas, noise.for_sampler(row, sigmas), {**options, **row.fixed})
     return (yield from guided(sampling, guidance(origin=origin)))
+
+
+def _begun(
+    row: Sampler, x: torch.Tensor, sigmas: Sigmas, noise: NoiseSource, options: Mapping[str, Any]
+) -> Sampling:
+    if isinstance(row.algorithm, str):
+        return SAMPLERS[row.algorithm](x, sigmas, noise, **options)
+    return named(row.name, partial(row.algorithm, x, sigmas, noise, **options), x.shape)
 
 
 def _rows(settings: Settings, samplers: Samplers) -> tuple[Sampler, Schedule]:

@@ -1,0 +1,57 @@
+"""Samplers of plugins: whatever goes wrong in a stranger's generator, the cell's reason names it."""
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from farm.errors import CellFailed, described
+from farm.render.samplers.sampling import Sampling
+
+
+def named(name: str, begin: Callable[[], Any], shape: torch.Size) -> Sampling:
+    """Runs a sampler of a plugin, and passes on what it asks.
+
+    Args:
+        name: of its row.
+        begin: calls its algorithm.
+        shape: of the latents.
+
+    Raises:
+        CellFailed: it is no generator, raises something, or does not return latents.
+    """
+    with _naming(name):
+        sampling = begin()
+    if not isinstance(sampling, Generator):
+        raise CellFailed(f"sampler {name!r} gave {_kind(sampling)} where it should yield questions")
+    answers: Any = None
+    while True:
+        try:
+            with _naming(name):
+                asked = sampling.send(answers)
+        except StopIteration as end:
+            return _latents(name, end.value, shape)
+        answers = yield asked
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (StopIteration, CellFailed, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise CellFailed(f"sampler {name!r} failed: {described(error)}") from error
+
+
+def _latents(name: str, returned: Any, shape: torch.Size) -> torch.Tensor:
+    if not isinstance(returned, torch.Tensor):
+        raise CellFailed(f"sampler {name!r} returned {_kind(returned)}; the latents are wanted")
+    if returned.shape != shape:
+        raise CellFailed(f"sampler {name!r} returned latents {tuple(returned.shape)} for {tuple(shape)}")
+    return returned
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
