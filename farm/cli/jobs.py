@@ -14,6 +14,9 @@ from farm.scheduler_names import chosen, is_scheduler
 from farm.weights.catalog import Checkpoint, Hashes, find_checkpoints, scheduler_config_of
 from farm.workspace import Workspace
 
+NEEDED_FOR_ZERO_SNR = "rescale_betas_zero_snr"
+"""What diffusers' schedulers call it, of those that have it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -84,22 +87,26 @@ def _broken_models(plan: Plan, path: Path, place: Place) -> list[Problem]:
     ]
 
 
-def _misfits(plan: Plan, path: Path, place: Place) -> list[Problem]:
+def _misfits(plan: Plan, path: Path, place: Place) -> Iterator[Problem]:
     """Schedulers of diffusers that expect another network than the checkpoint has."""
-    asked = dict.fromkeys((cell.settings.sampler, cell.settings.model) for cell in plan.cells)
-    problems: list[Problem] = []
-    for sampler, model in asked:
-        if not is_scheduler(sampler):
-            continue
+    asked = dict.fromkeys(
+        (settings.sampler, settings.model, bool(settings.zero_terminal_snr))
+        for settings in (cell.settings for cell in plan.cells)
+        if is_scheduler(settings.sampler)
+    )
+    for sampler, model, zero_terminal_snr in asked:
+        named = chosen(sampler)
         try:
-            misfit = chosen(sampler).misfit(scheduler_config_of(place.checkpoints[model].path))
+            config = scheduler_config_of(place.checkpoints[model].path)
         except FarmError as error:
-            problems.append(Problem(_place(plan, path, "model"), f"model: {model!r} cannot be used; {error}"))
-        else:
-            if misfit:
-                what = f"sampler: {sampler} cannot serve {model!r}: {misfit}"
-                problems.append(Problem(_place(plan, path, "sampler"), what))
-    return problems
+            yield Problem(_place(plan, path, "model"), f"model: {model!r} cannot be used; {error}")
+            continue
+        if misfit := named.misfit(config):
+            what = f"sampler: {sampler} cannot serve {model!r}: {misfit}"
+            yield Problem(_place(plan, path, "sampler"), what)
+        elif zero_terminal_snr and NEEDED_FOR_ZERO_SNR not in named.scheduler.options:
+            what = f"zero_terminal_snr: {sampler} cannot have it; it takes no {NEEDED_FOR_ZERO_SNR}"
+            yield Problem(_place(plan, path, "zero_terminal_snr"), what)
 
 
 def _out_of_range(plan: Plan, path: Path, place: Place) -> Iterator[Problem]:

@@ -71,6 +71,14 @@ def test_a_scheduler_that_expects_another_network_is_a_mistake_of_the_job(farm, 
     assert said.err.rstrip().endswith(f" cannot serve 'tiny-cats': {why}")
 
 
+def test_zero_terminal_snr_of_a_scheduler_that_has_none_is_a_mistake_of_the_job(farm):
+    options = ("--set", "zero_terminal_snr=true", "--set")
+    said = farm("check", "small.yaml", *options, "sampler=diffusers:DPMSolverSDE")
+    assert said.code == 2 and len(said.err.splitlines()) == 1
+    assert "zero_terminal_snr: diffusers:DPMSolverSDEScheduler cannot have it" in said.err
+    assert farm("check", "small.yaml", *options, "sampler=diffusers:DDIM").code == 0
+
+
 @pytest.mark.parametrize(
     ("sampler", "limits", "what"),
     [
