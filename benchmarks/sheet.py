@@ -28,6 +28,7 @@ from farm.cli.jobs import look_around
 from farm.costs import evaluations
 from farm.render.capacity import Capacity
 from farm.render.device import choose_device, dtype_for
+from farm.render.draws import THREADS, Draws
 from farm.render.engine import Engine
 from farm.render.recipes import text_to_image
 from farm.render.requests import Predict, Request
@@ -114,10 +115,12 @@ class Counting(Runner):
         return super().run(requests)
 
 
-def by_farm(cells: Sequence[Settings], networks: Networks, device: torch.device) -> dict[str, Any]:
+def by_farm(
+    cells: Sequence[Settings], networks: Networks, device: torch.device, draw_threads: int = THREADS
+) -> dict[str, Any]:
     """All cells in mixed batches: seconds, and what the UNet did in them."""
     runner = Counting(lambda *_: networks, device)
-    engine = Engine(runner, Capacity(device))
+    engine = Engine(runner, Capacity(device), draws=Draws(draw_threads))
     started = time.perf_counter()
     for number, cell in enumerate(cells):
         engine.submit(number, text_to_image(cell))
@@ -219,7 +222,7 @@ def main() -> None:
     cells = cells_of(options.samplers.split(", "), options.scales, options.steps, options.pixels)
     warm_up = [replace(cells[0], steps=2, seed=seed) for seed in range(WARM_UP)]
     by_farm(warm_up, networks, device)
-    farm = by_farm(cells, networks, device)
+    farm = by_farm(cells, networks, device, options.draw_threads)
     by_pipeline(warm_up[0], networks)
     theirs = {
         cell.sampler + " " + cell.schedule: by_pipeline(cell, networks) for cell in cells[:: options.scales]
@@ -249,6 +252,7 @@ def _report(
         "cells": len(cells),
         "pixels": options.pixels,
         "steps": options.steps,
+        "draw_threads": options.draw_threads,
         "farm_seconds": round(farm["seconds"], 1),
         "farm_images_a_second": round(len(cells) / farm["seconds"], 2),
         "farm_rows": farm["rows"],
@@ -275,6 +279,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--scales", type=int, default=11, help="CFG scales, from 2 on")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--samplers", default=", ".join(JANUARY), help="a list, separated by commas")
+    parser.add_argument("--draw-threads", type=int, default=THREADS, help="that draw noise")
     parser.add_argument("--largest-batch", type=int, default=16, help="of the network alone")
     return parser.parse_args()
 
