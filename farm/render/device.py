@@ -1,5 +1,7 @@
 """What to compute on."""
 
+import os
+
 import torch
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -10,6 +12,16 @@ def choose_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def leave_cores_free(device: torch.device) -> None:
+    """Lets the networks of this thread have half of a CPU's cores, unless OMP_NUM_THREADS says how many.
+
+    The others draw noise and encode pictures. A call of a network takes as long as the slowest of its
+    threads: if one must wait for a core, all do.
+    """
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
 
 
 def dtype_for(precision: str, device: torch.device) -> torch.dtype:

@@ -13,6 +13,7 @@ from PIL import Image
 from farm.cell import Cell
 from farm.errors import CellFailed, described
 from farm.render.capacity import Capacity
+from farm.render.device import leave_cores_free
 from farm.render.engine import Engine, Finished
 from farm.render.recipes import Picture, text_to_image, weights_of
 from farm.render.requests import Weights
@@ -51,6 +52,7 @@ class Renderer:
 
     def __init__(self, checkpoints: Mapping[str, Path], device: str, rows: int | None = None) -> None:
         target = torch.device(device)
+        leave_cores_free(target)
         self._capacity = Capacity(target, rows)
         self._runner = Runner(partial(_load, checkpoints), target)
         self._engine = Engine(self._runner, self._capacity)

@@ -1,3 +1,4 @@
+import os
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
@@ -68,6 +69,20 @@ def test_every_picture_of_a_mixed_job_is_what_it_is_alone(tiny_model: Path) -> N
         assert apart(np.asarray(alone.image), np.asarray(together[settings].image)) <= levels_of(settings), (
             settings
         )
+
+
+@pytest.mark.parametrize(("said", "threads"), [(None, max(1, (os.cpu_count() or 1) // 2)), ("3", 3)])
+def test_half_of_the_cores_are_left_for_the_rest(
+    said: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    torch.set_num_threads(3)  # as torch does by itself if it is told so
+    if said:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    Renderer({}, "cpu").close()
+    assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
 
 
 def test_evaluations_are_counted(tiny_model: Path) -> None:
