@@ -1,8 +1,11 @@
 """Samplers and schedules that plugins add to those of `farm.sampling`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
+from farm.errors import described
 from farm.sampling import AUTOMATIC, BUILT_IN, Sampler, Samplers, Schedule
 
 OPTIONS = ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise", "sigma_min", "time_at")
@@ -52,29 +55,95 @@ def check_added(rows: Any, schedules: Any) -> tuple[tuple[Sampler, ...], tuple[S
         BadRow: if it is not.
     """
     for row in _all_are(Sampler, "samplers", rows):
-        _check_sampler(f"sampler {row.name!r}", row)
+        where = _checked_fields("sampler", row)
+        _check_options(where, row.options, OPTIONS)
+        _check_counts(where, "evaluations", row.evaluations)
+        if "eta" in row.options and row.eta is None:
+            raise BadRow(f"{where}: has eta among its options, but does not say what it usually is")
     for row in _all_are(Schedule, "schedules", schedules):
-        if not callable(row.function):
-            raise BadRow(f"schedule {row.name!r}: function is {row.function!r}, not a function of the plugin")
-        _check_options(f"schedule {row.name!r}", row.options, SCHEDULE_OPTIONS)
+        where = _checked_fields("schedule", row)
+        _check_options(where, row.options, SCHEDULE_OPTIONS)
+        _check_counts(where, "steps", row.steps)
     extended(BUILT_IN, rows, schedules)
     return tuple(rows), tuple(schedules)
 
 
-def _check_sampler(where: str, row: Sampler) -> None:
-    if not callable(row.algorithm):
-        raise BadRow(f"{where}: algorithm is {row.algorithm!r}, not a function of the plugin")
-    _check_options(where, row.options, OPTIONS)
-    counts = [row.evaluations(steps) for steps in (1, 20)]
-    if not all(isinstance(count, int) and count > 0 for count in counts):
-        raise BadRow(f"{where}: evaluations of 1 and 20 steps are {counts}, not whole numbers above 0")
-    if "eta" in row.options and row.eta is None:
-        raise BadRow(f"{where}: has eta among its options, but does not say what it usually is")
+def _is_line(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable() and value == value.strip()
+
+
+def _is_lines(value: object) -> bool:
+    return isinstance(value, tuple) and all(map(_is_line, value))
+
+
+def _is_bool(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_count(value: object) -> bool:
+    return _is_whole(value) and value != 0
+
+
+def _is_amount(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and value >= 0)
+
+
+def _has_texts_as_keys(value: object) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+
+
+_LINE = (_is_line, "a text of one line")
+_TEXTS = (_is_lines, "a tuple of texts, as in ('one', 'two') or ('one',)")
+_SWITCH = (_is_bool, "True or False")
+_OWN = (callable, "a function of the plugin")
+_COUNTING = (callable, "a function of the steps")
+
+FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "name": _LINE, "title": _LINE, "source": _LINE, "schedule": _LINE,
+    "aliases": _TEXTS, "options": _TEXTS,
+    "algorithm": _OWN, "function": _OWN, "evaluations": _COUNTING, "steps": _COUNTING,
+    "order": (_is_count, "a whole number above 0"),
+    "distilled_at": (_is_whole, "a whole number from 0 on"),
+    "eta": (_is_amount, "a number from 0 on, or None"),
+    "fixed": (_has_texts_as_keys, "a mapping of arguments by their names"),
+    "stochastic": _SWITCH, "takes_schedules": _SWITCH, "brownian": _SWITCH, "chooses_steps": _SWITCH,
+    "discards_next_to_last_sigma": _SWITCH, "starts_at_unit_variance": _SWITCH,
+    "ends_at_sigma_min": _SWITCH, "starts_at_sigma_max": _SWITCH,
+}  # fmt: skip
+"""What each field of a row must be, and that in words."""
+
+
+def _checked_fields(kind: str, row: Any) -> str:
+    """How messages call the row, once each of its fields is of the right kind."""
+    where = f"{kind} {_shown(row.name)}"
+    for field in fields(row):
+        is_right, wanted = FIELDS[field.name]
+        value = getattr(row, field.name)
+        if not is_right(value):
+            raise BadRow(f"{where}: {field.name} is {_shown(value)}, not {wanted}")
+    return where
+
+
+def _check_counts(where: str, field: str, count: Callable[[int], int]) -> None:
+    try:
+        counts = [count(steps) for steps in (1, 20)]
+    except Exception as error:  # it is a stranger's function
+        raise BadRow(f"{where}: {field} of 1 and 20 steps fail with {described(error)}") from error
+    if not all(map(_is_count, counts)):
+        raise BadRow(f"{where}: {field} of 1 and 20 steps are {_shown(counts)}, not whole numbers above 0")
+
+
+def _shown(value: object) -> str:
+    return " ".join(reprlib.repr(value).split())
 
 
 def _all_are(kind: type[Any], hook: str, rows: Any) -> Sequence[Any]:
     if not isinstance(rows, list | tuple) or not all(isinstance(row, kind) for row in rows):
-        raise BadRow(f"{hook} gave {rows!r}, not a list of farm.hooks.{kind.__name__}")
+        raise BadRow(f"{hook} gave {_shown(rows)}, not a list of farm.hooks.{kind.__name__}")
     return rows
 
 

@@ -1,10 +1,10 @@
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
-from farm.additions import OPTIONS, SCHEDULE_OPTIONS, BadRow, check_added, extended
+from farm.additions import FIELDS, OPTIONS, SCHEDULE_OPTIONS, BadRow, check_added, extended
 from farm.cell import Cell, PluginUse, Settings
 from farm.chain import Chain
 from farm.errors import BadInput, CellFailed
@@ -54,12 +54,40 @@ def schedule(**changes) -> Schedule:
         ([], [schedule(name="automatic")], "schedule 'automatic' is no name"),
         ([], [schedule(function="karras")], "schedule 'mine': function is 'karras', not a function of the"),
         ([], [schedule(options=("steps",))], "schedule 'mine': there is no option 'steps'; there"),
+        ([], [schedule(steps=5)], "schedule 'mine': steps is 5, not a function of the steps"),
+        ([], [schedule(steps=lambda steps: steps / 2)], "schedule 'mine': steps of 1 and 20 steps are [0.5"),
+        ([], [schedule(steps=lambda: 3)], "schedule 'mine': steps of 1 and 20 steps fail with TypeError: "),
+        ([], [schedule(title=None)], "schedule 'mine': title is None, not a text of one line"),
+        ([], [schedule(options=["rho"])], "schedule 'mine': options is ['rho'], not a tuple of texts"),
+        ([sampler(name=5)], (), "sampler 5: name is 5, not a text of one line"),
+        ([sampler(name="Mid\npoint")], (), r"sampler 'Mid\npoint': name is 'Mid\npoint', not a text of one"),
+        ([sampler(name="Mid ")], (), "sampler 'Mid ': name is 'Mid ', not a text of one line"),
+        ([sampler(aliases="mid")], (), "sampler 'Mine': aliases is 'mid', not a tuple of texts, as in"),
+        ([sampler(aliases=("a\tb",))], (), r"sampler 'Mine': aliases is ('a\tb',), not a tuple of texts"),
+        ([sampler(order="two")], (), "sampler 'Mine': order is 'two', not a whole number above 0"),
+        ([sampler(evaluations=2)], (), "sampler 'Mine': evaluations is 2, not a function of the steps"),
+        ([sampler(evaluations=lambda steps: True)], (), "evaluations of 1 and 20 steps are [True, True]"),
+        ([sampler(stochastic="no")], (), "sampler 'Mine': stochastic is 'no', not True or False"),
+        ([sampler(eta="half")], (), "sampler 'Mine': eta is 'half', not a number from 0 on, or None"),
+        ([sampler(fixed=[1])], (), "sampler 'Mine': fixed is [1], not a mapping of arguments"),
         ([sampler(name="Euler Twice")], [schedule(title="Twice")], "sampler 'euler twice' could be two"),
     ],
 )  # fmt: skip
 def test_bad_rows_are_named(samplers, schedules, message):
-    with pytest.raises(BadRow, match=re.escape(message)):
+    with pytest.raises(BadRow, match=re.escape(message)) as caught:
         check_added(samplers, schedules)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_every_field_of_a_row_is_checked():
+    assert set(FIELDS) == {field.name for row in (Sampler, Schedule) for field in fields(row)}
+
+
+def test_the_built_in_rows_would_pass():
+    for row in BUILT_IN.samplers:
+        check_added([replace(row, name="Mine", aliases=(), algorithm=algorithm)], ())
+    for row in SCHEDULES:
+        check_added((), [replace(row, name="mine", title="Mine's", function=algorithm)])
 
 
 def test_rows_are_added():
