@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -104,11 +104,12 @@ def load_job(
     text = read_text(path)
     tree = read_table(text, path, mistakes)
     named = table_at(tree, "plugins")
-    plugins, samplers = read_plugins(named, vocabulary.plugins, vocabulary.samplers, mistakes)
-    override(tree, overrides, Reading(vocabulary.models, Seeds(), mistakes, samplers))
+    plugins, samplers, complete = read_plugins(named, vocabulary.plugins, vocabulary.samplers, mistakes)
+    unseeded = Reading(vocabulary.models, Seeds(), mistakes, samplers, complete)
+    override(tree, overrides, unseeded)
     check_shape(tree, mistakes)
     written_seeds = _drawn_seeds(tree, mistakes)
-    reading = Reading(vocabulary.models, Seeds(drawn or written_seeds), mistakes, samplers)
+    reading = replace(unseeded, seeds=Seeds(drawn or written_seeds))
     name = _name(tree, path, mistakes)
     base = _base(tree, reading)
     swept = _axes(tree, base, reading)

@@ -51,12 +51,15 @@ class Reading:
         seeds: where random seeds come from.
         mistakes: takes what is wrong.
         samplers: that there are.
+        complete: whether these are all; False where a plugin that may add some could not be had, so that an
+            unknown name is no mistake of its own.
     """
 
     models: Names
     seeds: Seeds
     mistakes: Mistakes
     samplers: Samplers = BUILT_IN
+    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)

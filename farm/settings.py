@@ -34,9 +34,14 @@ def _other_sampler(wanted: str, reading: Reading) -> str | None:
     try:
         return reading.samplers.find(wanted)[0].name
     except KeyError:
-        return None
+        return _perhaps_added(wanted, reading)
     except BadScheduler as error:
         raise BadValue(str(error)) from error
+
+
+def _perhaps_added(wanted: str, reading: Reading) -> str | None:
+    """The name itself where a plugin that could not be had may add it: the plugin is the one mistake then."""
+    return None if reading.complete else wanted
 
 
 def _schedules(reading: Reading) -> Names:
@@ -78,7 +83,7 @@ SETTINGS: Mapping[str, Setting] = {
     "precision": Name("Of the networks; auto is fp16 on a GPU and fp32 on a CPU.", "auto, fp32, fp16 or bf16",
                       _precisions, shown=("auto", "fp32", "fp16", "bf16")),
     "schedule": Name("Of the noise levels; automatic is the sampler's own.", "farm schedules lists them",
-                     _schedules, _schedule_rows, (AUTOMATIC, *BUILT_IN.schedules)),
+                     _schedules, _schedule_rows, (AUTOMATIC, *BUILT_IN.schedules), _perhaps_added),
     "sigma_min": Number("The smallest noise level; automatic is the model's.", 0, 1000, whole=False,
                         above=True, words=_AUTOMATIC),
     "sigma_max": Number("The largest noise level; automatic is the model's.", 0, 1000, whole=False,

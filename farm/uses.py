@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from farm.additions import BadRow, extended
 from farm.cell import PluginUse
-from farm.document import Mistakes, Table, place_of, plain_data
+from farm.document import Mistakes, Table, Text, Written, place_of, plain_data
 from farm.errors import FarmError
 from farm.kinds import nearest
 from farm.sampling import Sampler, Samplers, Schedule
@@ -37,41 +37,57 @@ class PluginInfo:
 
 def read_plugins(
     table: Table, known: Mapping[str, PluginInfo], samplers: Samplers, mistakes: Mistakes
-) -> tuple[tuple[PluginUse, ...], Samplers]:
-    """The plugins that a job asks for, and the samplers with those that they add; what is wrong is noted.
+) -> tuple[tuple[PluginUse, ...], Samplers, bool]:
+    """What the `plugins:` of a job come to; what is wrong is noted.
 
     Args:
         table: of the job.
         known: plugins by name.
         samplers: that there are without plugins.
         mistakes: takes what is wrong.
+
+    Returns:
+        The plugins that the job asks for, the samplers with those that they add, and whether these are all:
+        False if a plugin could not be had, so that nobody knows what it adds.
     """
     uses: list[PluginUse] = []
-    for key, written in table.items():
-        try:
-            info = known.get(str(key))
-        except FarmError as broken:  # it is there, and cannot be loaded
-            mistakes.add(key.place, f"plugins: {broken}")
-            continue
+    infos = [(key, written, _info(key, known, mistakes)) for key, written in table.items()]
+    complete = all(info is not None for _, _, info in infos)
+    for key, written, info in infos:
         if info is None:
-            near = nearest(key, known) or f"; there are {', '.join(known) or 'none'}"
-            mistakes.add(key.place, f"plugins: {str(key)!r} is not known{near}")
-            continue
-        try:
-            given = plain_data(written)
-            settings = info.settings_model.model_validate({} if given is None else given)
-        except ValidationError as error:
-            for entry in error.errors(include_url=False, include_context=False):
-                what = _plugin_complaint(info, entry["type"], entry["loc"], entry["msg"], entry["input"])
-                mistakes.add(place_of(table, (str(key), *entry["loc"])), what)
             continue
         try:
             samplers = extended(samplers, info.samplers, info.schedules)
         except BadRow as error:
             mistakes.add(key.place, f"plugins: {info.name}: {error}")
-        stored = json.dumps(settings.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
-        uses.append(PluginUse(info.name, info.version, stored, info.touches_pixels))
-    return tuple(uses), samplers
+            complete = False
+        if (settings := _settings(table, written, info, mistakes)) is not None:
+            stored = json.dumps(settings.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+            uses.append(PluginUse(info.name, info.version, stored, info.touches_pixels))
+    return tuple(uses), samplers, complete
+
+
+def _info(key: Text, known: Mapping[str, PluginInfo], mistakes: Mistakes) -> PluginInfo | None:
+    try:
+        info = known.get(str(key))
+    except FarmError as broken:  # it is there, and cannot be loaded
+        mistakes.add(key.place, f"plugins: {broken}")
+        return None
+    if info is None:
+        near = nearest(key, known) or f"; there are {', '.join(known) or 'none'}"
+        mistakes.add(key.place, f"plugins: {str(key)!r} is not known{near}")
+    return info
+
+
+def _settings(table: Table, written: Written, info: PluginInfo, mistakes: Mistakes) -> BaseModel | None:
+    try:
+        given = plain_data(written)
+        return info.settings_model.model_validate({} if given is None else given)
+    except ValidationError as error:
+        for entry in error.errors(include_url=False, include_context=False):
+            what = _plugin_complaint(info, entry["type"], entry["loc"], entry["msg"], entry["input"])
+            mistakes.add(place_of(table, (info.name, *entry["loc"])), what)
+    return None
 
 
 def _plugin_complaint(

@@ -156,6 +156,45 @@ def test_a_plugin_with_a_bad_row_is_named(plugins):
         find_plugins([plugins]).load("bad")
 
 
+NAMED = """\
+plugins:
+  midpoint: {}
+schedule: squares
+sweep:
+  zip: {sampler: [Midpoint, Euler], cfg_scale: [1, 2]}
+skip: [{sampler: mid}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("import no_such_library", "cannot be loaded: ModuleNotFoundError"),
+        (example().replace("order=2", "order='two'"), "sampler 'Midpoint': order is 'two', not"),
+        (None, "plugins: 'midpoint' is not known"),
+    ],
+)
+def test_a_plugin_that_cannot_be_had_is_the_only_mistake_of_who_names_what_it_adds(plugins, source, told):
+    (plugins / "midpoint.py").unlink()
+    if source is not None:
+        (plugins / "midpoint.py").write_text(source, encoding="utf-8")
+    with pytest.raises(BadInput) as caught:
+        job(plugins, NAMED)
+    [problem] = caught.value.problems
+    assert problem.where.endswith("job.yaml:4") and told in problem.what
+    with pytest.raises(BadInput) as caught:
+        job(plugins, NAMED + "sampler: diffusers:DDIM(etta=1)\nstepz: 3\n")
+    assert len(caught.value.problems) == 3  # its other mistakes are told beside it
+
+
+def test_a_plugin_with_wrong_settings_still_adds_its_samplers(plugins):
+    with pytest.raises(BadInput) as caught:
+        job(plugins, "plugins: {midpoint: {a: 1}}\nsampler: Midpoint Squares\nschedule: skwares")
+    first, second = caught.value.problems
+    assert "has no setting 'a'" in first.what
+    assert second.what.startswith("schedule: 'skwares' is not known; did you mean 'squares'?")
+
+
 def test_workers_have_the_same_samplers_or_say_why_not(plugins):
     version = find_plugins([plugins])["midpoint"].version
     use = PluginUse("midpoint", version, "{}", touches_pixels=True)
