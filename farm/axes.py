@@ -21,6 +21,7 @@ from decimal import Context, Decimal, Inexact
 from fractions import Fraction
 
 from farm.cell import SettingValue
+from farm.errors import quoted
 
 MAX_VALUES = 10_000
 """Of one axis."""
@@ -71,12 +72,6 @@ _LONGEST_ITEM = 100
 _ELLIPSES = ("...", "…")
 
 
-def quoted(text: str) -> str:
-    """The text between quotes, in one line and not too long for a message."""
-    shown = repr(text)
-    return shown if len(shown) <= 80 else f"{shown[:76]}…{shown[0]}"
-
-
 def split_numbers(text: str) -> list[str]:
     """The items of a text of numbers."""
     return [item.strip() for item in text.split(",")]
@@ -86,12 +81,18 @@ def split_names(text: str) -> list[str]:
     """The names in a text: separated by commas, those with a comma in them in double quotes.
 
     Raises:
-        BadValue: if quotes are not closed.
+        BadValue: if quotes are not closed, or there are several lines.
     """
     try:
         row = next(csv.reader([text], skipinitialspace=True, strict=True), [])
     except csv.Error as error:
-        raise BadValue(f"{quoted(text)} has quotes that do not match: {error}") from error
+        several = len(text.strip().splitlines()) > 1
+        why = (
+            "goes over several lines; names stand in one"
+            if several
+            else f"has quotes that do not match: {error}"
+        )
+        raise BadValue(f"{quoted(text)} {why}") from error
     return [name.strip() for name in row or [""]]
 
 
@@ -99,7 +100,7 @@ def split_calls(text: str) -> list[str]:
     """The names in a text, as `split_names`, where commas inside parentheses belong to a name.
 
     Raises:
-        BadValue: if quotes are not closed.
+        BadValue: if quotes are not closed, or there are several lines.
     """
     hidden = re.sub(r"\([^()]*\)", lambda call: call[0].translate(_HIDING), text)
     return [name.translate(_SHOWING) for name in split_names(hidden)]

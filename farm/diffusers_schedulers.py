@@ -5,13 +5,14 @@ read only when a name asks for it.
 """
 
 import ast
-import difflib
 import importlib.util
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from farm.errors import near_name, quoted
 
 PREFIX = "diffusers:"
 """What a job writes before the name of a class."""
@@ -109,19 +110,9 @@ def class_name(wanted: str) -> str:
         if spelling in folded:
             return folded[spelling]
     short = [name.removesuffix(SUFFIX) for name in folded.values() if name not in NEEDS]
-    near = nearest(wanted[:100].removesuffix(SUFFIX), short)
-    raise BadScheduler(
-        f"diffusers has no scheduler {wanted!r}" + (f"; did you mean {near!r}?" if near else "")
-    )
-
-
-def nearest(wanted: str, known: Iterable[str]) -> str:
-    """The name that is most like one, or of which it is a part; empty if none is."""
-    by_folded = {name.casefold(): name for name in known}
-    folded = wanted.casefold()
-    longer = [name for name in by_folded if len(folded) > 2 and folded in name]
-    close = difflib.get_close_matches(folded, longer or by_folded, n=1, cutoff=0 if longer else 0.6)
-    return by_folded[close[0]] if close else ""
+    near = near_name(wanted[:100].removesuffix(SUFFIX), short)
+    hint = f"; did you mean {near!r}?" if near else ""
+    raise BadScheduler(f"diffusers has no scheduler {quoted(wanted)}{hint}")
 
 
 NEEDS: Mapping[str, str] = {

@@ -14,8 +14,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
-from farm.axes import BadValue, quoted
-from farm.errors import BadInput, Problem
+from farm.axes import BadValue
+from farm.errors import BadInput, Problem, quoted
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 100_000

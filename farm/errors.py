@@ -1,6 +1,7 @@
 """What can go wrong, in words for the person who reads them."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -34,6 +35,26 @@ class BadInput(FarmError):
 
 class CellFailed(FarmError):
     """One cell cannot be rendered; the message is the reason that stands in the index."""
+
+
+def quoted(text: str) -> str:
+    """The text between quotes, in one line and not too long for a message."""
+    shown = repr(text)
+    return shown if len(shown) <= 80 else f"{shown[:76]}…{shown[0]}"
+
+
+def near_name(wanted: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant: one like it, or else one that begins or ends so."""
+    by_folded = {name.casefold(): name for name in reversed(list(known))}  # the first of them counts
+    folded = wanted[:100].casefold()
+    longer = [name for name in by_folded if len(folded) > 2 and _begins_or_ends(name, folded)]
+    close = difflib.get_close_matches(folded, by_folded, n=1, cutoff=0.6)
+    close = close or difflib.get_close_matches(folded, longer, n=1, cutoff=0)
+    return by_folded[close[0]] if close else None
+
+
+def _begins_or_ends(name: str, part: str) -> bool:
+    return name.startswith(part) or name.endswith(part)
 
 
 LONGEST_FOREIGN = 1000

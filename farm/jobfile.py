@@ -15,6 +15,7 @@ from pydantic import (
 
 from farm.cell import DEFAULTS
 from farm.document import Items, Mistakes, Table, Text, place_of
+from farm.errors import quoted
 from farm.kinds import nearest
 from farm.sampling import AUTOMATIC
 from farm.settings import NEEDED, SETTINGS
@@ -146,7 +147,8 @@ def _complaint(kind: str, path: tuple[int | str, ...], message: str) -> str:
     where = ".".join(map(str, parents))
     if kind == "extra_forbidden":
         allowed = SheetFile.model_fields if parents else JobFile.model_fields
-        return f"{where or 'a job'} has no key {name!r}{nearest(str(name), allowed) or _listing(allowed)}"
+        near = nearest(str(name), allowed) or _listing(allowed)
+        return f"{where or 'a job'} has no key {quoted(str(name))}{near}"
     return f"{'.'.join(map(str, path))}: {_WANTED.get(kind, message)}"
 
 

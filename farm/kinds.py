@@ -1,15 +1,15 @@
 """The kinds of settings: how a text becomes values, what is allowed, and how to say so."""
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from random import SystemRandom
 from typing import Any
 
-from farm.axes import BadValue, expand_item, number_label, quoted, split_names, split_numbers
+from farm.axes import BadValue, expand_item, number_label, split_names, split_numbers
 from farm.cell import SettingValue
 from farm.document import Mistakes
+from farm.errors import near_name, quoted
 from farm.sampling import BUILT_IN, Samplers
 
 MAX_PROMPT_BYTES = 100_000
@@ -271,13 +271,6 @@ class Prose:
 
 
 Setting = Number | Name | Choice | Prose
-
-
-def near_name(wanted: str, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant, if one is near."""
-    by_folded = {name.casefold(): name for name in reversed(list(known))}  # the first of them counts
-    close = difflib.get_close_matches(wanted[:100].casefold(), by_folded, n=1, cutoff=0.6)
-    return by_folded[close[0]] if close else None
 
 
 def nearest(wanted: str, known: Iterable[str]) -> str:

@@ -14,9 +14,9 @@ from farm.diffusers_schedulers import (
     Option,
     Scheduler,
     class_name,
-    nearest,
     scheduler_facts,
 )
+from farm.errors import near_name, quoted
 
 FLOW = "flow_prediction"
 """How diffusers calls what networks of rectified flow predict."""
@@ -109,12 +109,12 @@ def chosen(name: str) -> Chosen:
         BadScheduler: for a class that is not there or does not suit, or options that it does not take.
     """
     if (match := _CALL.fullmatch(name)) is None:
-        raise BadScheduler(f"{name.strip()!r} is not written {PREFIX}ClassName(option=value, …)")
+        raise BadScheduler(f"{quoted(name.strip())} is not written {PREFIX}ClassName(option=value, …)")
     scheduler = scheduler_facts(class_name(match["name"]))
     options: dict[str, Any] = {}
     for option, text in _split(match["options"] or ""):
         if option in options:
-            raise BadScheduler(f"{option} is written twice in {name.strip()!r}")
+            raise BadScheduler(f"{option} is written twice in {quoted(name.strip())}")
         options[option] = _checked(scheduler, option, text)
     return Chosen(scheduler, dict(sorted(options.items())))
 
@@ -139,29 +139,30 @@ def _split(text: str) -> Iterator[tuple[str, str]]:
     position = 0
     while text[position:].strip():
         if (match := _OPTION.match(text, position)) is None:
-            raise BadScheduler(f"{text[position:].strip()!r} is not written option=value, …")
+            raise BadScheduler(f"{quoted(text[position:].strip())} is not written option=value, …")
         yield match["name"].casefold(), match["value"].strip()
         position = match.end()
 
 
 def _checked(scheduler: Scheduler, name: str, text: str) -> Any:
     if (option := scheduler.options.get(name)) is None:
-        near = nearest(name, scheduler.options)
+        near = near_name(name, scheduler.options)
         hint = f"did you mean {near!r}?" if near else f"it has {', '.join(scheduler.options)}"
         if name in scheduler.step and name in SETTING_NAMES:
             hint = f"{name} is a setting of the job"
-        raise BadScheduler(f"{scheduler.name} has no option {name!r}; {hint}")
+        raise BadScheduler(f"{scheduler.name} has no option {quoted(name)}; {hint}")
     try:
         value = _value(text)
     except BadScheduler as mistake:
         raise BadScheduler(f"{name} of {scheduler.name}: {mistake}") from mistake
     if value is None and (option.nullable or option.default is None):
         return None
+    written = quoted(f"{name}={text}")
     if (allowed := _allowed(option, value)) is not None:
-        raise BadScheduler(f"{name}={text} of {scheduler.name} is not allowed; {allowed}")
+        raise BadScheduler(f"{written} of {scheduler.name} is not allowed; {allowed}")
     value = float(value) if isinstance(option.default, float) else _whole(value)
     if (needs := _NEEDS.get(f"{name}={_written(value)}")) is not None:
-        raise BadScheduler(f"{name}={text} of {scheduler.name} needs {needs}")
+        raise BadScheduler(f"{written} of {scheduler.name} needs {needs}")
     return value
 
 
@@ -190,8 +191,8 @@ def _value(text: str) -> Any:
     if text.startswith("["):
         inside = text[1:-1].strip()
         return [_whole(_value(part.strip())) for part in inside.split(",")] if inside else []
-    if quoted := _QUOTED.fullmatch(text):
-        return quoted["word"]
+    if in_quotes := _QUOTED.fullmatch(text):
+        return in_quotes["word"]
     if text.casefold() in _CONSTANTS:
         return _CONSTANTS[text.casefold()]
     if re.fullmatch(rf"[+-]?\d{{1,{_MAX_DIGITS}}}", text):
@@ -204,7 +205,7 @@ def _value(text: str) -> Any:
         return number
     if _WORD.fullmatch(text):
         return text
-    raise BadScheduler(f"{text!r} is no number, true, false, null, word or list")
+    raise BadScheduler(f"{quoted(text)} is no number, true, false, null, word or list")
 
 
 def _whole(value: Any) -> Any:

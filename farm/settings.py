@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from farm.axes import MAX_VALUES, BadValue, quoted, split_calls
+from farm.axes import MAX_VALUES, BadValue, split_calls
 from farm.cell import DEFAULTS
 from farm.diffusers_schedulers import BadScheduler
 from farm.document import Items, Text, Written
+from farm.errors import quoted
 from farm.kinds import MAX_PROMPT_BYTES as MAX_PROMPT_BYTES
 from farm.kinds import Choice, Name, Names, Number, Prose, Reading, Setting, Value
 from farm.kinds import Seeds as Seeds
-from farm.kinds import nearest as nearest
 from farm.sampling import AUTOMATIC, BUILT_IN
 
 MAX_SEED = 2**63 - 1

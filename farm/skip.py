@@ -5,9 +5,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from farm.axes import Axis, BadValue, expand_item, interval, quoted, split_numbers
+from farm.axes import Axis, BadValue, expand_item, interval, split_numbers
 from farm.cell import SettingValue
 from farm.document import Items, Place, Table, Text, Written
+from farm.errors import quoted
 from farm.kinds import Number, Reading, nearest
 from farm.settings import SETTINGS, read_values
 

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
-from farm.axes import MAX_VALUES, Axis, AxisValue, quoted
+from farm.axes import MAX_VALUES, Axis, AxisValue
 from farm.cell import SettingValue
 from farm.document import Items, Place, Table, Text, Written
-from farm.kinds import Reading, Value, near_name, nearest
+from farm.errors import near_name, quoted
+from farm.kinds import Reading, Value, nearest
 from farm.settings import SETTINGS, read_value, read_values
 
 _SPECIAL = ("replace", "zip")

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from farm.additions import BadRow, extended
 from farm.cell import PluginUse
 from farm.document import Mistakes, Table, Text, Written, place_of, plain_data
-from farm.errors import FarmError
+from farm.errors import FarmError, quoted
 from farm.kinds import nearest
 from farm.sampling import Sampler, Samplers, Schedule
 
@@ -75,7 +75,7 @@ def _info(key: Text, known: Mapping[str, PluginInfo], mistakes: Mistakes) -> Plu
         return None
     if info is None:
         near = nearest(key, known) or f"; there are {', '.join(known) or 'none'}"
-        mistakes.add(key.place, f"plugins: {str(key)!r} is not known{near}")
+        mistakes.add(key.place, f"plugins: {quoted(key)} is not known{near}")
     return info
 
 
@@ -97,7 +97,7 @@ def _plugin_complaint(
     if kind == "extra_forbidden":
         fields = info.settings_model.model_fields
         near = nearest(str(path[-1]), fields) or f"; there are {', '.join(fields) or 'none'}"
-        return f"plugins.{info.name} has no setting {str(path[-1])!r}{near}"
+        return f"plugins.{info.name} has no setting {quoted(str(path[-1]))}{near}"
     if kind == "missing":
         return f"{where} is missing"
     if kind in ("model_type", "dict_type"):

@@ -35,6 +35,8 @@ def by_number(plan):
         ("sampler: DPM++ 2M Karas", ":3: sampler: 'DPM++ 2M Karas' is not known; did you mean"),
         ("sweep: {sampler: [Euler, 'diffusers:UniPCx']}", ":3: sampler: diffusers has no scheduler 'UniPCx"),
         ("sampler: diffusers:DDIM(etta=1)", ":3: sampler: DDIMScheduler has no option 'etta'"),
+        ("sampler: |\n  diffusers:DDIM\n  Heun\n",
+         r":3: sampler: 'diffusers:DDIM\nHeun\n' goes over several lines; names stand in one"),
         ("schedule: karas", ":3: schedule: 'karas' is not known; did you mean 'karras'?"),
         ("steps: 0", ":3: steps: 0 is not allowed; a whole number from 1 to 1000"),
         ("evaluations: 0", ":3: evaluations: 0 is not allowed; a whole number from 1 to 10000"),

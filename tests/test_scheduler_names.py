@@ -4,6 +4,7 @@ from farm.diffusers_schedulers import BadScheduler
 from farm.sampling import AUTOMATIC, BUILT_IN
 from farm.scheduler_names import chosen
 
+LONG = "x" * 5000
 MULTISTEP = "diffusers:DPMSolverMultistepScheduler"
 
 
@@ -88,6 +89,22 @@ def test_the_row_says_what_the_class_and_its_options_say() -> None:
 def test_mistakes_are_named_in_one_line(name: str, words: list[str]) -> None:
     message = refusal(name)
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"diffusers:{LONG}",
+        f"diffusers:DDIM({LONG})",
+        f"diffusers:DDIM({LONG}=1)",
+        f"diffusers:DDIM(clip_sample={LONG})",
+        f"diffusers:DDIM(clip_sample={LONG}$)",
+        f"diffusers:DDIM({LONG}",
+        f"diffusers:DDIM(clip_sample=true, clip_sample=true, timestep_spacing={LONG})",
+    ],
+)
+def test_long_names_are_cut(name: str) -> None:
+    assert len(refusal(name)) < 400
 
 
 def test_a_plain_name_that_is_unknown_is_still_a_key_error() -> None:
