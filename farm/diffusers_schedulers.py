@@ -112,7 +112,9 @@ def class_name(wanted: str) -> str:
     short = [name.removesuffix(SUFFIX) for name in folded.values() if name not in NEEDS]
     near = near_name(wanted[:100].removesuffix(SUFFIX), short)
     hint = f"; did you mean {near!r}?" if near else ""
-    raise BadScheduler(f"diffusers has no scheduler {quoted(wanted)}{hint}")
+    raise BadScheduler(
+        f"diffusers has no scheduler {quoted(wanted)}{hint} (farm samplers --diffusers lists them)"
+    )
 
 
 NEEDS: Mapping[str, str] = {

@@ -1,6 +1,6 @@
 """The shape of a job file: its keys, what they are for, and their JSON Schema."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import (
@@ -124,6 +124,8 @@ _SETTING_FIELDS: dict[str, Any] = {
 JobFile: type[BaseModel] = create_model("JobFile", __base__=_Frame, __doc__=_Frame.__doc__, **_SETTING_FIELDS)
 """A job as it is asked for. It checks the shape; the values are read by `farm.settings` and `farm.sweep`."""
 
+_WRITTEN_BY_US = "drawn_seeds"
+
 _WANTED = {
     "dict_type": "a mapping is wanted",
     "model_type": "a mapping is wanted",
@@ -146,13 +148,13 @@ def _complaint(kind: str, path: tuple[int | str, ...], message: str) -> str:
     *parents, name = path
     where = ".".join(map(str, parents))
     if kind == "extra_forbidden":
-        allowed = SheetFile.model_fields if parents else JobFile.model_fields
+        allowed = [key for key in (SheetFile if parents else JobFile).model_fields if key != _WRITTEN_BY_US]
         near = nearest(str(name), allowed) or _listing(allowed)
         return f"{where or 'a job'} has no key {quoted(str(name))}{near}"
     return f"{'.'.join(map(str, path))}: {_WANTED.get(kind, message)}"
 
 
-def _listing(allowed: Mapping[str, Any]) -> str:
+def _listing(allowed: Iterable[str]) -> str:
     return f"; there are {', '.join(allowed)}"
 
 

@@ -10,6 +10,7 @@ from farm.errors import quoted
 from farm.kinds import MAX_PROMPT_BYTES as MAX_PROMPT_BYTES
 from farm.kinds import Choice, Name, Names, Number, Prose, Reading, Setting, Value
 from farm.kinds import Seeds as Seeds
+from farm.misnamed import sampler_hint, schedule_hint
 from farm.sampling import AUTOMATIC, BUILT_IN
 
 MAX_SEED = 2**63 - 1
@@ -34,19 +35,27 @@ def _other_sampler(wanted: str, reading: Reading) -> str | None:
     try:
         return reading.samplers.find(wanted)[0].name
     except KeyError:
-        return _perhaps_added(wanted, reading)
+        return _unknown(wanted, reading, sampler_hint(wanted, reading.samplers))
     except BadScheduler as error:
         raise BadValue(str(error)) from error
 
 
-def _perhaps_added(wanted: str, reading: Reading) -> str | None:
+def _unknown(wanted: str, reading: Reading, hint: str | None) -> str | None:
     """The name itself where a plugin that could not be had may add it: the plugin is the one mistake then."""
-    return None if reading.complete else wanted
+    if not reading.complete:
+        return wanted
+    if hint is not None:
+        raise BadValue(f"{quoted(wanted)} is not known; {hint}")
+    return None
 
 
 def _schedules(reading: Reading) -> Names:
     rows = reading.samplers.schedules.values()
     return {AUTOMATIC: ("auto",)} | {row.name: (row.title,) for row in rows}
+
+
+def _other_schedule(wanted: str, reading: Reading) -> str | None:
+    return _unknown(wanted, reading, schedule_hint(wanted))
 
 
 def _schedule_rows(reading: Reading) -> list[str]:
@@ -83,7 +92,7 @@ SETTINGS: Mapping[str, Setting] = {
     "precision": Name("Of the networks; auto is fp16 on a GPU and fp32 on a CPU.", "auto, fp32, fp16 or bf16",
                       _precisions, shown=("auto", "fp32", "fp16", "bf16")),
     "schedule": Name("Of the noise levels; automatic is the sampler's own.", "farm schedules lists them",
-                     _schedules, _schedule_rows, (AUTOMATIC, *BUILT_IN.schedules), _perhaps_added),
+                     _schedules, _schedule_rows, (AUTOMATIC, *BUILT_IN.schedules), _other_schedule),
     "sigma_min": Number("The smallest noise level; automatic is the model's.", 0, 1000, whole=False,
                         above=True, words=_AUTOMATIC),
     "sigma_max": Number("The largest noise level; automatic is the model's.", 0, 1000, whole=False,

@@ -37,6 +37,19 @@ def by_number(plan):
         ("sampler: diffusers:DDIM(etta=1)", ":3: sampler: DDIMScheduler has no option 'etta'"),
         ("sampler: |\n  diffusers:DDIM\n  Heun\n",
          r":3: sampler: 'diffusers:DDIM\nHeun\n' goes over several lines; names stand in one"),
+        ("sampler: DPMSolverMultistepScheduler",
+         ":3: sampler: 'DPMSolverMultistepScheduler' is not known; did you mean "
+         "'diffusers:DPMSolverMultistepScheduler'? (farm samplers --diffusers lists them)"),
+        ("sampler: diffusers.EulerDiscrete(use_beta_sigmas=true)",
+         "did you mean 'diffusers:EulerDiscreteScheduler(use_beta_sigmas=true)'?"),
+        ("sampler: diffusers", "'diffusers' is not known; write diffusers:ClassName (farm samplers"),
+        ("sampler: diffusers:Foo", "diffusers has no scheduler 'Foo' (farm samplers --diffusers lists them)"),
+        ("sampler: DPM fast Karras", "'DPM fast Karras' is not known; DPM fast takes no schedule"),
+        *[(f"sampler: {name}", f"sampler: '{name}' is not known; this one of A1111 is not here yet")
+          for name in ("Align Your Steps", "KL Optimal", "Polyexponential", "Turbo", "DDIM CFG++",
+                       "Euler CFG++", "DPM++ 2M Align Your Steps", "Euler Polyexponential", "Euler a Turbo")],
+        *[(f"schedule: {name}", f"schedule: '{name}' is not known; this one of A1111 is not here yet")
+          for name in ("polyexponential", "align_your_steps", "KL Optimal")],
         ("schedule: karas", ":3: schedule: 'karas' is not known; did you mean 'karras'?"),
         ("steps: 0", ":3: steps: 0 is not allowed; a whole number from 1 to 1000"),
         ("evaluations: 0", ":3: evaluations: 0 is not allowed; a whole number from 1 to 10000"),

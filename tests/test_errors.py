@@ -1,6 +1,6 @@
 import pytest
 
-from farm.errors import LONGEST_FOREIGN, BadInput, CellFailed, FarmError, Problem, described
+from farm.errors import LONGEST_FOREIGN, BadInput, CellFailed, FarmError, Problem, described, near_name
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,18 @@ from farm.errors import LONGEST_FOREIGN, BadInput, CellFailed, FarmError, Proble
 )
 def test_an_exception_in_one_line(error: BaseException, line: str) -> None:
     assert described(error) == line
+
+
+@pytest.mark.parametrize(
+    ("wanted", "meant"),
+    [
+        ("STEPZ", "steps"),
+        ("cfg", "cfg_scale"),
+        ("scale", "cfg_scale"),
+        ("size", None),
+        ("xy", None),
+        ("x" * 5000, None),
+    ],
+)
+def test_the_nearest_name_is_like_it_or_begins_or_ends_so(wanted, meant):
+    assert near_name(wanted, ["steps", "cfg_scale", "guidance_rescale", "resize_from"]) == meant

@@ -407,6 +407,9 @@ PLAIN = [
     ("sampler: xyz", "sampler: 'xyz' is not known (farm samplers lists them)"),
     ("sampler:", "sampler: no value is given (farm samplers lists them)"),
     ("samplr: Euler", "a job has no key 'samplr'; did you mean 'sampler'?"),
+    ("cfg: 7", "a job has no key 'cfg'; did you mean 'cfg_scale'?"),
+    ("sweep: {cfg: [7]}", "sweep: cfg is not a setting; did you mean 'cfg_scale'? (an axis of your own is "
+     "a list of mappings with a title)"),
     ("name: ../x", "name: '../x' cannot name a folder; letters, digits, - _ and . can, up to 100 of them"),
     ("seeds: 0", "seeds: 0 is not allowed; a whole number from 1 to 10000"),
     ("seeds: 1e3", "seeds: 1e3 is not allowed; a whole number from 1 to 10000"),
@@ -543,6 +546,13 @@ def test_a_missing_file(tmp_path):
 def test_mistakes_in_options(mistakes, option, message):
     text = HEAD + "sweep:\n  cfg_scale: [1]\n  zip: {seed: [1, 2], clip_skip: [1, 2]}\n"
     assert mistakes(text, option) == [f"--set {option}: {message}"]
+
+
+def test_the_keys_that_are_listed_are_those_that_people_write(mistakes):
+    [found] = mistakes(f"{HEAD}xyz: 3\n")
+    assert "; there are name, seeds, sweep, " in found and "drawn_seeds" not in found
+    [found] = mistakes(f"{HEAD}drawn_seed: 3\n")
+    assert "did you mean 'drawn_seeds'" not in found
 
 
 def test_all_mistakes_at_once_in_the_order_of_the_file(mistakes):
