@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby, pairwise, product
 
-from farm.results.lettering import Block, fit, fit_all, line_height, readable, text_width
+from farm.results.lettering import Block, fit, line_height, readable, text_width
 from farm.results.pages import Place, Side, Sides
 
 LONGEST_SIDE = 30_000
@@ -133,7 +133,8 @@ class _Band:
 
     def blocks(self, values: Sequence[int], height: int) -> list[Block]:
         """The labels of these values, each within `height` pixels where that can be."""
-        return fit_all([self.titles[value] for value in values], self.width - _PADDING, self.letters, height)
+        width = self.width - _PADDING
+        return [fit(self.titles[value], width, self.letters, height) for value in values]
 
 
 def _band(setting: _Setting, titles: Sequence[str], caption: str) -> _Band:
@@ -246,7 +247,7 @@ def _add_columns(
     ]
     frame.labels += [Label(block, left, top, width, 0.5, _GREY) for block, left, width in captions]
     top += max(block.height for block, _, _ in captions)
-    blocks = fit_all([_title(side, column) for _, column in columns], setting.box[0], setting.letters)
+    blocks = [fit(_title(side, column), setting.box[0], setting.letters) for _, column in columns]
     bottom = top + max(block.height for block in blocks)
     for block, left in zip(blocks, lefts):
         frame.labels.append(Label(block, left, bottom - block.height, setting.box[0], 0.5))

@@ -1,7 +1,8 @@
 """Text on pictures: wrapped by words, shrunk until it fits, in a font that has its characters."""
 
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -44,8 +45,10 @@ class Block:
 def fit(text: str, width: int, size: int, height: int | None = None) -> Block:
     """Set `text` within `width` pixels: in letters of `size`, or smaller ones where it does not fit.
 
-    Words are broken only when even the smallest letters leave one too wide. Where `height` is too little for
-    the smallest letters, the block is higher: nothing is cut off.
+    Lines end between words; where one alone is too wide, at a seam in it, as there are in
+    `diffusers:|Euler|Discrete|Scheduler(|option=|1)`; and only where even the smallest letters leave a part too
+    wide, anywhere. Where `height` is too little for the smallest letters, the block is higher: nothing is cut
+    off.
     """
     smaller = [candidate for candidate in _SIZES if candidate < size]
     for candidate in (size, *smaller):
@@ -53,13 +56,6 @@ def fit(text: str, width: int, size: int, height: int | None = None) -> Block:
         if block.width <= width and (height is None or block.height <= height):
             return block
     return _set(text, width, min(size, SMALLEST), breaking=True)
-
-
-def fit_all(texts: Sequence[str], width: int, size: int, height: int | None = None) -> list[Block]:
-    """Set several texts as `fit` does, all in letters of one size."""
-    blocks = [fit(text, width, size, height) for text in texts]
-    common = min((block.size for block in blocks), default=size)
-    return [fit(text, width, common, height) for text in texts]
 
 
 def shortened(block: Block, height: int) -> Block:
@@ -127,9 +123,10 @@ def _set(text: str, width: int, size: int, *, breaking: bool) -> Block:
 def _wrapped(text: str, width: int, size: int, breaking: bool) -> Iterator[str]:
     line, extent, space = "", 0, text_width(" ", size)
     one_font = text.isascii()  # else a word may be set in another font once it stands beside others
-    for word in text.split():
-        whole = f"{line} {word}"
-        longer = extent + space + text_width(word, size) if one_font else text_width(whole, size)
+    for gap, word in _words(text, width, size):
+        whole = f"{line}{gap}{word}"
+        summed = one_font and gap
+        longer = extent + space + text_width(word, size) if summed else text_width(whole, size)
         if line and longer <= width:
             line, extent = whole, longer
             continue
@@ -140,6 +137,17 @@ def _wrapped(text: str, width: int, size: int, breaking: bool) -> Iterator[str]:
         extent = text_width(line, size)
     if line:
         yield line
+
+
+_SEAMS = re.compile(r"(?<=[:(,=/])(?![:(,=/])|(?<=[a-z])(?=[A-Z])")
+
+
+def _words(text: str, width: int, size: int) -> Iterator[tuple[str, str]]:
+    """What stays whole in a line, and the gap before it: words, and the parts of those that are too wide."""
+    for word in text.split():
+        first, *others = [word] if text_width(word, size) <= width else _SEAMS.split(word)
+        yield " ", first
+        yield from (("", part) for part in others)
 
 
 def _broken(word: str, width: int, size: int) -> list[str]:

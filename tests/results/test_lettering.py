@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from farm.results import lettering
-from farm.results.lettering import SMALLEST, draw, fit, fit_all, line_height, readable, shortened
+from farm.results.lettering import SMALLEST, draw, fit, line_height, readable, shortened
 
 
 @given(
@@ -32,9 +32,14 @@ def test_words_are_kept_whole_where_smaller_letters_do():
     assert block.lines == ("extraordinarily", "beautiful") and block.size < 28
 
 
-def test_several_labels_have_letters_of_one_size():
-    sizes = {block.size for block in fit_all(["1", "an extraordinarily long label"], 80, 24)}
-    assert len(sizes) == 1 and sizes.pop() < 24
+def test_names_are_broken_at_the_seams_in_them_and_only_where_they_do_not_fit():
+    scheduler = "diffusers:DPMSolverMultistepScheduler(use_karras_sigmas=true, solver_order=3)"
+    assert fit(scheduler, 160, 14).lines == (
+        "diffusers:DPMSolver", "MultistepScheduler(", "use_karras_sigmas=true,", "solver_order=3)",
+    )  # fmt: skip
+    assert fit(scheduler, 160, 14).size == 14
+    assert fit("a cat:dog", 80, 14).lines == ("a cat:dog",)
+    assert fit("striped cat:dog", 80, 14).lines == ("striped", "cat:dog")
 
 
 def test_a_height_is_kept_where_it_can_be():

@@ -144,6 +144,16 @@ def test_labels_lie_whole_on_the_sheet_and_over_nothing(side, titles):
         assert "".join(escaped.split()) in "".join(text.split())
 
 
+@pytest.mark.parametrize("side", ["columns", "rows"])
+def test_a_long_label_leaves_the_others_their_size(side):
+    long = "extraordinarilylongwordwithoutaseam"
+    axes = {name: grid.Side("", ("",)) for name in ("super_rows", "rows", "super_columns", "columns")}
+    axes[side] = grid.Side("sampler", ("Euler", long))
+    [frame] = grid.frames(grid.Sides(**axes), grid.Heading("job", "", ""), (128, 128))
+    sizes = {"".join(label.block.lines): label.block.size for label in frame.labels}
+    assert sizes[long] < sizes["Euler"] == 14
+
+
 def _ink(label):
     spare = round((label.width - label.block.width) * label.align)
     left = label.left + spare
