@@ -6,6 +6,7 @@ read only when a name asks for it.
 
 import ast
 import importlib.util
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -218,7 +219,9 @@ def _option(argument: ast.arg, default: ast.expr | None) -> Option:
 
 
 def _default(node: ast.expr | None) -> Any:
+    if node is None:
+        return None
     try:
-        return ast.literal_eval(node) if node is not None else None
+        return ast.literal_eval(node)
     except ValueError:  # as in -float("inf"), 1 / 3
-        return 0.0
+        return -math.inf if "inf" in ast.unparse(node) else 0.0

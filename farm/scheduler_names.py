@@ -37,7 +37,7 @@ class Chosen:
     @property
     def spelling(self) -> str:
         """The one canonical way to write it."""
-        inside = ", ".join(f"{name}={_written(value)}" for name, value in self.options.items())
+        inside = ", ".join(f"{name}={written(value)}" for name, value in self.options.items())
         return f"{PREFIX}{self.scheduler.name}" + (f"({inside})" if inside else "")
 
     def value(self, name: str) -> Any:
@@ -157,12 +157,12 @@ def _checked(scheduler: Scheduler, name: str, text: str) -> Any:
         raise BadScheduler(f"{name} of {scheduler.name}: {mistake}") from mistake
     if value is None and (option.nullable or option.default is None):
         return None
-    written = quoted(f"{name}={text}")
+    given = quoted(f"{name}={text}")
     if (allowed := _allowed(option, value)) is not None:
-        raise BadScheduler(f"{written} of {scheduler.name} is not allowed; {allowed}")
+        raise BadScheduler(f"{given} of {scheduler.name} is not allowed; {allowed}")
     value = float(value) if isinstance(option.default, float) else _whole(value)
-    if (needs := _NEEDS.get(f"{name}={_written(value)}")) is not None:
-        raise BadScheduler(f"{written} of {scheduler.name} needs {needs}")
+    if (needs := _NEEDS.get(f"{name}={written(value)}")) is not None:
+        raise BadScheduler(f"{given} of {scheduler.name} needs {needs}")
     return value
 
 
@@ -212,9 +212,10 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
+    """A value of an option as a job writes it."""
     if isinstance(value, list):
-        return f"[{', '.join(map(_written, value))}]"
+        return f"[{', '.join(map(written, value))}]"
     if isinstance(value, str):
         plain = _WORD.fullmatch(value) and value.casefold() not in {*_CONSTANTS, "inf", "infinity", "nan"}
         return value if plain else json.dumps(value, ensure_ascii=False)

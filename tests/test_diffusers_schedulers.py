@@ -25,7 +25,7 @@ def test_facts_are_those_of_the_class(name: str) -> None:
     assert list(facts.options) == list(arguments)[1:]
     for option, fact in facts.options.items():
         default = arguments[option].default
-        assert fact.default == default or (default < 0 and default == float("-inf"))
+        assert fact.default == default
         assert not fact.words or default is None or default in fact.words
     step = inspect.signature(kind.step).parameters
     assert list(facts.step) == list(step)[4:]

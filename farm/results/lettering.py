@@ -46,9 +46,9 @@ def fit(text: str, width: int, size: int, height: int | None = None) -> Block:
     """Set `text` within `width` pixels: in letters of `size`, or smaller ones where it does not fit.
 
     Lines end between words; where one alone is too wide, at a seam in it, as there are in
-    `diffusers:|Euler|Discrete|Scheduler(|option=|1)`; and only where even the smallest letters leave a part too
-    wide, anywhere. Where `height` is too little for the smallest letters, the block is higher: nothing is cut
-    off.
+    `diffusers:|Euler|Discrete|Scheduler(|option=|1)`; and only where even the smallest letters leave a part
+    too wide, anywhere. Where `height` is too little for the smallest letters, the block is higher: nothing is
+    cut off.
     """
     smaller = [candidate for candidate in _SIZES if candidate < size]
     for candidate in (size, *smaller):

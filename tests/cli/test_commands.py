@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from farm.cli import listing
 from farm.job import job_schema
 from farm.sampling import BUILT_IN, SAMPLERS, ddim_steps
 from farm.workspace import shipped
@@ -48,12 +49,44 @@ def test_samplers_counts_evaluations_at_any_steps(farm):
     rows = {row["name"]: row for row in json.loads(farm("samplers", "--steps", "7", "--json").out)}
     assert rows["Heun"]["evaluations_at_7_steps"] == 13
     assert rows["DDIM"]["evaluations_at_7_steps"] == ddim_steps(7)
-    assert rows["DPM fast"]["takes_others"] is False
+    assert (rows["DPM fast"]["takes_schedules"], rows["DPM fast"]["schedule"]) == (False, None)
+    assert (rows["Heun"]["takes_schedules"], rows["Heun"]["schedule"]) == (True, "uniform")
+    assert "k-diffusion" in rows["Heun"]["source"]
 
 
 def test_schedulers_of_diffusers_are_listed_with_their_options(farm):
     rows = {row["name"]: row["options"] for row in json.loads(farm("samplers", "--diffusers", "--json").out)}
-    assert "solver_order" in rows["diffusers:DPMSolverMultistepScheduler"]
+    options = rows["diffusers:DPMSolverMultistepScheduler"]
+    assert options["solver_order"] == {"default": 2}
+    assert options["lambda_min_clipped"] == {"default": "-inf"}
+    assert options["timestep_spacing"] == {
+        "default": "linspace",
+        "allowed": ["linspace", "leading", "trailing"],
+    }
+    said = farm("samplers", "--diffusers").out.splitlines()
+    assert said.index("diffusers:LCMScheduler") and "solver_order=2, " in " ".join(said)
+
+
+@pytest.mark.parametrize("columns", [80, 100, 200])
+@pytest.mark.parametrize("command", ["samplers", "samplers --diffusers", "schedules"])
+def test_listings_fit_a_terminal_and_break_no_word(farm, monkeypatch, command, columns):
+    piped = farm(*command.split()).out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = farm(*command.split()).out
+    assert max(map(len, shown.splitlines())) <= min(columns, listing.WIDEST)
+    assert sorted(shown.split()) == sorted(piped.split())
+
+
+def test_samplers_without_a_schedule_are_not_shown_with_one(farm):
+    lines = farm("samplers").out.splitlines()
+    assert [line.split()[-1] for line in lines if line.startswith(("DPM fast", "DPM adap"))] == ["none"] * 2
+
+
+def test_a_path_is_never_broken(farm, workspace, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    assert str(workspace / "models" / "Stable-diffusion" / "tiny-cats") in farm("models").out
 
 
 @pytest.mark.parametrize(
