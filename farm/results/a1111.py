@@ -85,7 +85,7 @@ def sampling_keys(settings: Settings) -> Keys:
         "Schedule min sigma": settings.sigma_min,
         "Schedule max sigma": settings.sigma_max,
         "Schedule rho": settings.rho if settings.rho != 7 else None,
-        "Discard penultimate sigma": settings.discard_next_to_last_sigma or None,
+        "Discard penultimate sigma": settings.discard_next_to_last_sigma,
         "NGMS": settings.negative_guidance_minimum_sigma or None,
         "CFG Rescale phi": settings.guidance_rescale or None,
         "Noise Schedule": "Zero Terminal SNR" if settings.zero_terminal_snr else None,

@@ -190,6 +190,8 @@ def test_samplers_go_by_the_names_of_a1111(tmp_path, settings, name, schedule):
         ({"sigma_min": 0.1, "sigma_max": 10.0, "rho": 5.0},
          {"Schedule min sigma": "0.1", "Schedule max sigma": "10", "Schedule rho": "5"}),
         ({"discard_next_to_last_sigma": True}, {"Discard penultimate sigma": "True"}),
+        ({"sampler": "DPM2", "discard_next_to_last_sigma": False}, {"Discard penultimate sigma": "False"}),
+        ({"sampler": "DPM2"}, {"Discard penultimate sigma": None}),
         ({"negative_guidance_minimum_sigma": 2.5, "guidance_rescale": 0.7},
          {"NGMS": "2.5", "CFG Rescale phi": "0.7"}),
         ({"variation_seed": 9, "variation_strength": 0.25},
