@@ -225,8 +225,9 @@ class Choice:
         raise BadValue(f"{quoted(items[position])} is not allowed; automatic, true or false")
 
     def schema(self) -> dict[str, Any]:
-        """JSON Schema of one value."""
-        return {"enum": [True, False, "automatic"]}
+        """JSON Schema of one value; for editors with YAML 1.2, `on` and `off` are texts."""
+        texts = [text for _, texts in _CHOICES.values() for text in texts if text not in ("true", "false")]
+        return {"enum": [True, False, *texts]}
 
 
 _CHOICES: Mapping[str, tuple[bool | None, tuple[str, ...]]] = {

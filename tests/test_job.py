@@ -665,3 +665,16 @@ def test_the_examples_follow_the_schema(path):
 def test_the_schema_finds_mistakes(text, path):
     error, *_ = jsonschema.Draft202012Validator(job_schema()).iter_errors(YAML(typ="safe").load(text))
     assert list(error.absolute_path) == path
+
+
+@pytest.mark.parametrize("name", ["zero_terminal_snr", "discard_next_to_last_sigma"])
+@pytest.mark.parametrize("written", ["true", "off", "on", "yes", "no", "auto", "automatic", "maybe", "3"])
+def test_the_schema_takes_the_choices_that_the_loader_takes(load, name, written):
+    text = f"{HEAD}{name}: {written}\n"
+    try:
+        load(text)
+        taken = True
+    except BadInput:
+        taken = False
+    validator = jsonschema.Draft202012Validator(job_schema())
+    assert taken == validator.is_valid(YAML(typ="safe").load(text)) == (written not in ("maybe", "3"))
