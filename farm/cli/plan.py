@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,10 +39,15 @@ def plan(
 def check(jobs: JobFiles, overrides: Overrides = None) -> None:
     """Look for every mistake in job files without rendering; exit status 2 if there is one."""
     for compiled in load_plans(jobs, overrides or [], look_around(None)):
-        print(f"{compiled.name}: {len(compiled.cells)} cells, no mistakes")
+        print(f"{compiled.name}: {counted(len(compiled.cells), 'cell')}, no mistakes")
 
 
-def facts_of(compiled: Plan) -> dict[str, object]:
+def counted(number: int, noun: str) -> str:
+    """So many of them: `1 cell`, `2 cells`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def facts_of(compiled: Plan) -> dict[str, Any]:
     """What `farm plan --json` prints."""
     pictures = {cell.settings for cell in compiled.cells}
     pixels = sum(settings.width * settings.height for settings in pictures)
@@ -62,25 +67,37 @@ def facts_of(compiled: Plan) -> dict[str, object]:
     }
 
 
-def _in_words(compiled: Plan, facts: dict[str, object]) -> str:
-    axes = [f"  {axis.name}: {', '.join(value.title for value in axis.values)}" for axis in compiled.axes]
-    megabytes = int(str(facts["bytes_on_disk"])) / 1e6
+def _in_words(compiled: Plan, facts: dict[str, Any]) -> str:
+    axes = [
+        f"  {axis.name}: {', '.join(_in_list(value.title) for value in axis.values)}"
+        for axis in compiled.axes
+    ]
     lines = [
-        f"{compiled.name}: {len(compiled.cells)} cells{_twins(compiled, facts)}",
+        f"{compiled.name}: {counted(len(compiled.cells), 'cell')}{_twins(compiled)}",
         *axes,
         *_steps(compiled),
         *compiled.notes,
         f"evaluations of the model: {facts['evaluations']}",
         f"rows through the UNet: {facts['rows']}, after {facts['shared_rows']} that are shared",
         f"text encodings: {facts['text_encodings']}",
-        f"pictures on disk: about {megabytes:.1f} MB, if no plugin resizes them",
+        f"pictures on disk: about {_size(facts['bytes_on_disk'])}, if no plugin resizes them",
     ]
     return "\n".join(lines)
 
 
-def _twins(compiled: Plan, facts: dict[str, object]) -> str:
-    different = facts["pictures"]
-    return "" if different == len(compiled.cells) else f", {different} different pictures"
+def _twins(compiled: Plan) -> str:
+    different = len({cell.settings for cell in compiled.cells})
+    return "" if different == len(compiled.cells) else f", {counted(different, 'different picture')}"
+
+
+def _in_list(title: str) -> str:
+    """A title among others; one with a comma stands in double quotes, as jobs write it."""
+    doubled = title.replace('"', '""')
+    return f'"{doubled}"' if "," in title else title
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{max(1, round(size / 1e3))} kB"
 
 
 def _steps(compiled: Plan) -> Iterator[str]:

@@ -13,6 +13,7 @@ import typer
 from farm.cell import Cell, Outcome
 from farm.cli.farms import open_farm
 from farm.cli.jobs import Place
+from farm.cli.plan import counted
 from farm.cli.progress import RunProgress
 from farm.errors import FarmError
 from farm.plan import Plan
@@ -128,9 +129,11 @@ def _score(plan: Plan, store: Store, place: Place) -> int:
     outcomes = list(score_stored(unscored(plan, store), store, place.workspace.plugin_folders))
     failures = [(cell, reason) for cell, reason in outcomes if reason]
     if outcomes:
-        _say(f"{plan.name}: {len(outcomes) - len(failures)} pictures that were there already are scored")
+        count = len(outcomes) - len(failures)
+        there = "that was there already is" if count == 1 else "that were there already are"
+        _say(f"{plan.name}: {counted(count, 'picture')} {there} scored")
     for cell, reason in failures[:REASONS_SHOWN]:
-        _say(f"{plan.name}: cell {cell.number} ({_where(plan, cell)}) has no score: {reason}")
+        _say(f"{plan.name}: {_called(plan, cell)} has no score: {reason}")
     return len(failures)
 
 
@@ -141,7 +144,7 @@ def _close(plan: Plan, store: Store, tried: int, seconds: float) -> int:
     page = write_gallery(plan, records, store.folder)
     failures = [cell for cell in plan.cells if records[cell.key].status == "failed"]
     for cell in failures[:REASONS_SHOWN]:
-        _say(f"{plan.name}: cell {cell.number} ({_where(plan, cell)}) failed: {records[cell.key].error}")
+        _say(f"{plan.name}: {_called(plan, cell)} failed: {records[cell.key].error}")
     if len(failures) > REASONS_SHOWN:
         _say(f"{plan.name}: {len(failures) - REASONS_SHOWN} more failed; index.csv says why")
     _say(f"{plan.name}: {tried - len(failures)} rendered, {len(failures)} failed, in {seconds:.1f} s")
@@ -156,18 +159,19 @@ def _close(plan: Plan, store: Store, tried: int, seconds: float) -> int:
 
 def _opening(plan: Plan, left: Plan) -> str:
     kept = len(plan.cells) - len(left.cells)
-    there = f", {kept} are there already" if kept else ""
-    return f"{plan.name}: {len(plan.cells)} cells{there}, {len(left.cells)} to render"
+    there = f", {kept} {'is' if kept == 1 else 'are'} there already" if kept else ""
+    return f"{plan.name}: {counted(len(plan.cells), 'cell')}{there}, {len(left.cells)} to render"
 
 
 def _kept(store: Store, plan: Plan) -> str:
     done = store.done()
-    return f"{sum(cell.key in done for cell in plan.cells)} of {len(plan.cells)} cells are kept"
+    return f"{sum(cell.key in done for cell in plan.cells)} of {counted(len(plan.cells), 'cell')} kept"
 
 
-def _where(plan: Plan, cell: Cell) -> str:
+def _called(plan: Plan, cell: Cell) -> str:
     pairs = zip(plan.axes, cell.coordinates, strict=True)
-    return ", ".join(f"{axis.name}: {axis.values[index].title}" for axis, index in pairs)
+    where = ", ".join(f"{axis.name}: {axis.values[index].title}" for axis, index in pairs)
+    return f"cell {cell.number} ({where})" if where else f"cell {cell.number}"
 
 
 def _say(text: str) -> None:

@@ -162,6 +162,24 @@ def test_the_plan_tells_steps_twins_and_what_does_not_matter(farm):
     assert "eta: no effect on Heun" in said
 
 
+ONE = "name: one\nmodel: tiny-cats\nprompt: a cat\nwidth: 64\nheight: 64\nsteps: 1\n"
+
+
+def test_one_is_told_as_one(farm, workspace):
+    (workspace / "one.yaml").write_text(ONE, encoding="utf-8")
+    assert farm("check", "one.yaml").out == "one: 1 cell, no mistakes\n"
+    said = farm("plan", "one.yaml").out
+    assert said.startswith("one: 1 cell\n") and "pictures on disk: about 8 kB, " in said
+    twins = farm("plan", "one.yaml", "--set", "sampler=DPM adaptive", "--set", "steps=1,2").out
+    assert twins.startswith("one: 2 cells, 1 different picture\n")
+    assert "about 1.8 MB, " in farm("plan", "one.yaml", "--set", "width=1024", "--set", "height=1024").out
+
+
+def test_titles_with_commas_are_told_from_several(farm, workspace):
+    (workspace / "one.yaml").write_text(ONE + "sweep: {negative_prompt: ['a, \"b\"', c]}\n", encoding="utf-8")
+    assert '\n  negative_prompt: "a, ""b""", c\n' in farm("plan", "one.yaml").out
+
+
 def test_models_lists_what_lies_there(farm):
     [row] = [row for row in json.loads(farm("models", "--json").out) if row["name"] == "tiny-cats"]
     assert row["pipeline"] == "StableDiffusionPipeline"

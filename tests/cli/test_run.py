@@ -196,3 +196,17 @@ def test_twins_are_rendered_once_and_shown_twice(farm, workspace):
     table = index(workspace)
     assert list(table.eta) == [0, 1] and list(table.status) == ["done"] * 2
     assert len(set(table.file)) == 1 and len(journal(workspace)) == 1
+
+
+def test_a_job_of_one_cell_that_fails_is_told_without_empty_brackets(farm, workspace):
+    (workspace / "plugins").mkdir()
+    (workspace / "plugins" / "faulty.py").write_text(
+        "from farm.hooks import hookimpl\n@hookimpl\ndef transform_image(image): raise ValueError('no')\n"
+    )
+    (workspace / "small.yaml").write_text(
+        JOB.partition("sweep:")[0] + "plugins: {faulty: }\n", encoding="utf-8"
+    )
+    said = farm("run", "small.yaml", "--inline")
+    assert said.code == 1
+    assert "small: 1 cell, 1 to render\n" in said.err
+    assert "small: cell 1 failed: plugin 'faulty' failed in transform_image: ValueError: no" in said.err
