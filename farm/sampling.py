@@ -298,8 +298,13 @@ class Samplers:
         for row in self.samplers:
             yield row.name, row.aliases, row, AUTOMATIC
             for schedule in self.schedules.values() if row.takes_schedules else ():
-                short = tuple(f"{alias}_ka" for alias in row.aliases) if schedule.name == "karras" else ()
+                endings = _ENDINGS.get(schedule.name, ())
+                short = tuple(alias + ending for alias in row.aliases for ending in endings)
                 yield f"{row.name} {schedule.title}", short, row, schedule.name
+
+
+_ENDINGS: Mapping[str, tuple[str, ...]] = {"karras": ("_ka",), "exponential": ("_exp",)}
+"""What A1111 puts behind an alias to say the schedule."""
 
 
 def _made(schedule: Schedule) -> Hashable:

@@ -246,3 +246,17 @@ def test_a_misspelt_axis_is_never_proposed_for_the_right_name(compiled):
         compiled("sweep: {cfg_scal: [1, 2]}\nsheet: {columns: cfg_scale}\nskip: [{cfg_scal: 1}]")
     [problem] = caught.value.problems
     assert "cfg_scal is not a setting; did you mean 'cfg_scale'?" in problem.what
+
+
+@pytest.mark.parametrize(
+    ("alias", "sampler", "schedule"),
+    [
+        ("k_dpmpp_2m_ka", "DPM++ 2M", "karras"),
+        ("k_dpmpp_2m_sde_exp", "DPM++ 2M SDE", "exponential"),
+        ("k_dpmpp_2m_sde_heun_exp", "DPM++ 2M SDE Heun", "exponential"),
+        ("k_dpmpp_3m_sde_exp", "DPM++ 3M SDE", "exponential"),
+    ],
+)
+def test_aliases_of_a1111_say_the_schedule(alias, sampler, schedule):
+    row, named = BUILT_IN.find(alias)
+    assert (row.name, named) == (sampler, schedule)
