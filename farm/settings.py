@@ -11,10 +11,10 @@ from farm.kinds import MAX_PROMPT_BYTES as MAX_PROMPT_BYTES
 from farm.kinds import Choice, Name, Names, Number, Prose, Reading, Setting, Value
 from farm.kinds import Seeds as Seeds
 from farm.misnamed import sampler_hint, schedule_hint
+from farm.resolving import MAX_STEPS
 from farm.sampling import AUTOMATIC, BUILT_IN
 
 MAX_SEED = 2**63 - 1
-MAX_STEPS = 1000
 _MAX_DELTA = 2**32 - 1
 _AUTOMATIC = (AUTOMATIC, "auto")
 
