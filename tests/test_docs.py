@@ -3,7 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from farm.document import Mistakes
 from farm.job import Vocabulary, load_job
+from farm.kinds import Reading, Seeds
+from farm.misnamed import NOT_HERE
 from farm.plan import compile_job
 from farm.settings import SETTINGS
 
@@ -26,6 +29,21 @@ def test_every_link_leads_somewhere(page):
 def test_every_setting_is_in_the_docs():
     rows = re.findall(r"^\| (`.+?) \|", (ROOT / "docs" / "jobs.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(re.findall(r"`(\w+)`", " ".join(rows))) == set(SETTINGS)
+
+
+def test_the_names_that_are_not_here_are_in_the_docs():
+    page = " ".join((ROOT / "docs" / "jobs.md").read_text(encoding="utf-8").casefold().split())
+    assert [name for name in NOT_HERE if name not in page] == []
+
+
+def test_the_generators_of_noise_are_in_the_docs():
+    [row] = re.findall(
+        r"^\| `rng` .*$", (ROOT / "docs" / "jobs.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    known = SETTINGS["rng"].known(Reading({}, Seeds(), Mistakes()))
+    assert [
+        name for first, others in known.items() for name in (first, *others) if f"`{name}`" not in row
+    ] == []
 
 
 SNIPPETS = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs" / "samplers.md").read_text("utf-8"), re.M | re.S)
