@@ -154,6 +154,7 @@ class Name:
         shown: which are proposed by editors; every known one if it is not given.
         other: reads what is none of them; gives the canonical spelling, or None if it means nothing.
         separated: splits a text with several names.
+        more: where other names may come from, for messages about one that is like no known name.
     """
 
     about: str
@@ -163,6 +164,7 @@ class Name:
     shown: Sequence[str] = ()
     other: Callable[[str, Reading], str | None] = lambda wanted, reading: None
     separated: Callable[[str], list[str]] = split_names
+    more: str = ""
 
     def split(self, text: str, reading: Reading) -> list[str]:
         """The items of a text; a known name stays whole, commas or not.
@@ -190,7 +192,9 @@ class Name:
             raise BadValue(f"{quoted(wanted)} may be any of {', '.join(map(repr, found))}")
         if (other := self.other(wanted, reading)) is not None:
             return [(other, other)]
-        raise BadValue(f"{quoted(wanted)} is not known{nearest(wanted, _all_names(known))} ({self.hint})")
+        near = nearest(wanted, _all_names(known))
+        hint = f"{self.hint}; {self.more}" if self.more and not near else self.hint
+        raise BadValue(f"{quoted(wanted)} is not known{near} ({hint})")
 
     def schema(self) -> dict[str, Any]:
         """JSON Schema of one value: names are proposed, but other spellings pass."""

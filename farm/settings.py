@@ -79,7 +79,7 @@ SETTINGS: Mapping[str, Setting] = {
         "farm samplers lists them", _samplers, _sampler_rows,
         [*(row.name for row in BUILT_IN.samplers),
          *(f"{row.name} Karras" for row in BUILT_IN.samplers if row.takes_schedules)],
-        _other_sampler, split_calls),
+        _other_sampler, split_calls, "a plugin under plugins: can add more"),
     "steps": Number("Sampling steps.", 1, MAX_STEPS),
     "evaluations": Number(
         "Instead of steps: each sampler makes as many as take at most so many evaluations of the model.",
@@ -92,7 +92,8 @@ SETTINGS: Mapping[str, Setting] = {
     "precision": Name("Of the networks; auto is fp16 on a GPU and fp32 on a CPU.", "auto, fp32, fp16 or bf16",
                       _precisions, shown=("auto", "fp32", "fp16", "bf16")),
     "schedule": Name("Of the noise levels; automatic is the sampler's own.", "farm schedules lists them",
-                     _schedules, _schedule_rows, (AUTOMATIC, *BUILT_IN.schedules), _other_schedule),
+                     _schedules, _schedule_rows, (AUTOMATIC, *BUILT_IN.schedules), _other_schedule,
+                     more="a plugin under plugins: can add more"),
     "sigma_min": Number("The smallest noise level; automatic is the model's.", 0, 1000, whole=False,
                         above=True, words=_AUTOMATIC),
     "sigma_max": Number("The largest noise level; automatic is the model's.", 0, 1000, whole=False,
