@@ -59,7 +59,8 @@ class OnTheLoop(Draws):
         """All of them."""
         return frozenset(range(len(self._made)))
 
-    def _collected(self, needed: frozenset[int]) -> list[Drawn]:
+    def wait_for(self, numbers: frozenset[int]) -> list[Drawn]:
+        """All of them."""
         made, self._made = self._made, []
         return made
 

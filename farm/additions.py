@@ -108,6 +108,7 @@ FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "algorithm": _OWN, "function": _OWN, "evaluations": _COUNTING, "steps": _COUNTING,
     "order": (_is_count, "a whole number above 0"),
     "distilled_at": (_is_whole, "a whole number from 0 on"),
+    "restarts_from": (_is_whole, "a whole number from 0 on"),
     "eta": (_is_amount, "a number from 0 on, or None"),
     "fixed": (_has_texts_as_keys, "a mapping of arguments by their names"),
     "stochastic": _SWITCH, "takes_schedules": _SWITCH, "brownian": _SWITCH, "chooses_steps": _SWITCH,

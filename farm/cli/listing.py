@@ -6,7 +6,8 @@ import math
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,11 +53,11 @@ def samplers(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the samplers: aliases, order, evaluations of the model, whether they add noise, own schedule.
+    """List the samplers: aliases, order, evaluations of the model, whether they add noise, schedule, source.
 
     A name can say its schedule: "DPM++ 2M Karras" is DPM++ 2M with the schedule karras, and so with every
-    title that farm schedules lists. Jobs that ask for a plugin can name its samplers too. --json tells their
-    sources as well, and of diffusers' options which words are allowed.
+    title that farm schedules lists. Jobs that ask for a plugin can name its samplers too. --json tells of
+    diffusers' options which words are allowed.
     """
     if diffusers:
         _list_schedulers(as_json)
@@ -68,8 +69,17 @@ def samplers(
     }  # fmt: skip
     _print([_sampler(row, evaluations, steps) for row in BUILT_IN.samplers], shown, as_json)
     if not as_json:
+        print("\n" + "\n".join(_sources()))
         print("\nEach takes any other schedule too, but for those that have none.")
         print(f"And {PREFIX}ClassName(option=value, …) of diffusers; --diffusers lists them.")
+
+
+def _sources() -> Iterator[str]:
+    """Each source once, with the samplers that come from it."""
+    rows = sorted(BUILT_IN.samplers, key=lambda row: row.source)
+    for source, group in groupby(rows, key=lambda row: row.source):
+        text = f"{', '.join(row.name for row in group)}: {source}"
+        yield textwrap.fill(text, min(WIDEST, _columns()), subsequent_indent="    ")
 
 
 def _sampler(row: Sampler, evaluations: str, steps: int) -> Row:

@@ -55,10 +55,6 @@ class Draws:
             self._lines[source].append((number, draw))
         self._asked[number] = (task, slot)
 
-    def done(self) -> list[Drawn]:
-        """What has been drawn by now, in the order in which it was asked for."""
-        return self._collected(frozenset())
-
     @property
     def holding_up(self) -> frozenset[int]:
         """The draws that are all that their askers wait for; others can still come with an answer."""
@@ -69,9 +65,17 @@ class Draws:
         """These draws and what else has been drawn by then, in the order in which it was asked for.
 
         Args:
-            numbers: of `holding_up`.
+            numbers: of `holding_up`; none is what has been drawn by now.
         """
-        return self._collected(numbers)
+        answers: dict[int, Any] = {}
+        while len(answers) < len(self._asked):
+            try:
+                number, answer = self._done.get(block=not numbers <= answers.keys())
+            except Empty:
+                break
+            if number in self._asked:  # or its asker is gone
+                answers[number] = answer
+        return [(*self._asked.pop(number), answers[number]) for number in sorted(answers)]
 
     def discard(self, task: Task) -> None:
         """Forgets what a task asked for."""
@@ -90,17 +94,6 @@ class Draws:
                 line.clear()
         self._pool.shutdown(cancel_futures=True)
         self._lines.clear()  # nobody serves them any more
-
-    def _collected(self, needed: frozenset[int]) -> list[Drawn]:
-        answers: dict[int, Any] = {}
-        while len(answers) < len(self._asked):
-            try:
-                number, answer = self._done.get(block=not needed <= answers.keys())
-            except Empty:
-                break
-            if number in self._asked:  # or its asker is gone
-                answers[number] = answer
-        return [(*self._asked.pop(number), answers[number]) for number in sorted(answers)]
 
     def _serve(self, source: int) -> None:
         """In a thread of the pool: draws whatever is asked of one source."""

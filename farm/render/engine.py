@@ -11,7 +11,7 @@ import torch
 
 from farm.questions import Draw
 from farm.render.capacity import Capacity, is_out_of_memory
-from farm.render.draws import Drawn, Draws
+from farm.render.draws import Draws
 from farm.render.queue import Queue, Row
 from farm.render.requests import Coroutine, Request, Share
 from farm.render.shares import Shares, apart
@@ -125,11 +125,12 @@ class Engine:
     def step(self) -> list[Finished]:
         """Answers one batch and advances whoever waited for it; returns the coroutines that ended by it."""
         with torch.inference_mode():
-            self._hand_out(self._draws.done())
+            if self._is_full():
+                self._hand_out(frozenset())
             self._admit()
-            # so that a small run is composed the same each time
+            # so that a small run is composed the same each time, whatever the threads do
             while (missed := self._draws.holding_up) and not self._is_full():
-                self._hand_out(self._draws.wait_for(missed))
+                self._hand_out(missed)
             if rows := self._queue.take(self._capacity.limit):
                 self._answer(rows)
             finished, self._finished = self._finished, []
@@ -183,8 +184,9 @@ class Engine:
         for row in rows:
             row.task.seconds += seconds / len(rows)
 
-    def _hand_out(self, drawn: list[Drawn]) -> None:
-        for each in drawn:
+    def _hand_out(self, missed: frozenset[int]) -> None:
+        """Passes on what has been drawn by now, and waits for these draws before."""
+        for each in self._draws.wait_for(missed):
             self._deliver(*each)
         self._advance_ready()
 
@@ -228,7 +230,7 @@ class Engine:
             self.counters.shared_answers += 1
             self._deliver(task, slot, answer)
             return
-        started = self._shares.wait(task, slot, request, self._orders)
+        started = self._shares.wait(task, slot, request)
         if started is None:
             self.counters.shared_answers += 1
         else:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,7 +44,7 @@ class Shares:
         self._answers.move_to_end(key)
         return self._answers[key], True
 
-    def wait(self, task: Task, slot: int, request: Share, orders: Iterator[int]) -> Task | None:
+    def wait(self, task: Task, slot: int, request: Share) -> Task | None:
         """Lets `task` wait for a recipe; returns the recipe's own task if this is its first asker.
 
         Raises:
@@ -55,9 +55,7 @@ class Shares:
             raise RecursionError(f"the shared recipes {request.key!r} and {task.name!r} wait for each other")
         started = None
         if running is None:
-            started = Task(
-                request.key, request.recipe(generator_for(request.key)), next(orders), is_shared=True
-            )
+            started = _begun(request)
             running = self._running[request.key] = _Running(started)
         running.waiters.append((task, slot))
         task.waits_for.add(request.key)
@@ -89,6 +87,12 @@ class Shares:
         if task.name == key:
             return True
         return any(self._waits_for(self._running[other].task, key) for other in task.waits_for)
+
+
+def _begun(request: Share) -> Task:
+    """The recipe's task. Its order goes by the key, since who asks first can hang on the threads."""
+    generator = generator_for(request.key)
+    return Task(request.key, request.recipe(generator), generator.initial_seed(), is_shared=True)
 
 
 def generator_for(key: Hashable) -> torch.Generator:

@@ -12,7 +12,7 @@ class Task:
     Attributes:
         name: of the cell, or the key of the shared recipe.
         coroutine: what is being run.
-        order: rising number of admission; older tasks are served first.
+        order: tasks of a lower one are served first; of cells the rising number of admission.
         is_shared: whether the engine owns it for whoever asks.
         missing: answers that are still to come before it can go on.
         seconds: its share of the device's time so far.
