@@ -170,7 +170,8 @@ def test_a_drawn_seed_outlives_a_run_that_does_not_need_it(farm, workspace):
     assert set(index(workspace).seed) == {drawn}
 
 
-def test_a_workspace_plugin_adds_a_sampler_and_a_schedule(farm, workspace):
+@pytest.mark.parametrize("how", ["--inline", pytest.param("--workers=1", marks=pytest.mark.slow)])
+def test_a_workspace_plugin_adds_a_sampler_and_a_schedule(farm, workspace, how):
     text = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
     [code] = [code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "Midpoint" in code]
     (workspace / "plugins").mkdir()
@@ -178,7 +179,7 @@ def test_a_workspace_plugin_adds_a_sampler_and_a_schedule(farm, workspace):
     names = "[Euler a, LMS, Midpoint, LMS Squares, diffusers:DDIMScheduler]"
     job = JOB.replace("[Euler a, LMS]", names).replace("plugins:\n", "plugins:\n  midpoint: {}\n")
     (workspace / "small.yaml").write_text(job, encoding="utf-8")
-    said = farm("run", "small.yaml", "--inline")
+    said = farm("run", "small.yaml", how)
     assert said.code == 0, said.err
     table = index(workspace)
     assert list(table.status) == ["done"] * 10
