@@ -14,7 +14,7 @@ test: .venv/installed-dev browser checks
 
 # What takes two minutes once mypy has its cache: all but real clusters, browsers and fresh environments.
 quick: .venv/installed-dev checks
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4
 
 checks: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -4,11 +4,19 @@ A row of A1111's means what it means there (k-diffusion's functions, called as A
 forms are a sampler plus a schedule.
 """
 
-import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from farm.counting import (
+    adaptive,
+    ddim_steps,
+    once_more,
+    once_more_from_two,
+    once_per_step,
+    twice_but_last,
+    with_runge_kutta,
+)
 from farm.scheduler_names import Chosen, chosen, is_scheduler
 
 AUTOMATIC = "automatic"
@@ -19,9 +27,6 @@ DIFFUSERS = "diffusers"
 
 SCHEDULER_STEP_OPTIONS = ("eta", "s_churn", "s_tmin", "s_tmax", "s_noise")
 """Settings that are handed to the schedulers of diffusers whose `step` takes them."""
-
-TRAINING_TIMESTEPS = 1000
-"""Of all Stable Diffusion models; costs go by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,56 +112,6 @@ class Sampler:
             asked: as `Settings.discard_next_to_last_sigma`.
         """
         return self.takes_schedules and (self.discards_next_to_last_sigma if asked is None else asked)
-
-
-def once_per_step(steps: int) -> int:
-    """Evaluations of a method that asks the model once a step."""
-    return steps
-
-
-def twice_but_last(steps: int) -> int:
-    """Evaluations of a method that asks twice a step, but once in the step that ends at sigma 0."""
-    return 2 * steps - 1
-
-
-def once_more(steps: int) -> int:
-    """Evaluations of a method that asks once a step, but twice in the first."""
-    return steps + 1
-
-
-def once_more_from_two(steps: int) -> int:
-    """Evaluations of PNDM of diffusers, which asks twice in the first step, but not if it is the only one."""
-    return steps + (steps > 1)
-
-
-def with_runge_kutta(steps: int) -> int:
-    """Evaluations of PNDM, which begins with three steps of four (a pseudo Runge-Kutta method)."""
-    return steps + 9
-
-
-def adaptive(_: int) -> int:
-    """Evaluations of DPM adaptive, about; they depend on the picture.
-
-    Measured on tiny-cats with eta 1, median of six pictures: 49, 70, 79 and 104 at CFG scale 1, 4, 7 and 12.
-    """
-    return 80
-
-
-def ddim_steps(steps: int) -> int:
-    """How many timesteps CompVis's `uniform` discretisation makes: often a few more than asked for."""
-    stride = ddim_stride(steps)
-    return math.ceil((TRAINING_TIMESTEPS - 1) / stride)
-
-
-def ddim_stride(steps: int) -> int:
-    """How many training timesteps lie between two of the timesteps 1, 1 + stride, … below 1000.
-
-    Where the last of them would be 1000, A1111 takes a step more.
-    """
-    stride = TRAINING_TIMESTEPS // min(steps, TRAINING_TIMESTEPS)
-    if (TRAINING_TIMESTEPS - 1) % stride or stride == 1:
-        return stride
-    return TRAINING_TIMESTEPS // ((TRAINING_TIMESTEPS - 1) // stride + 1)
 
 
 _CHURN = ("s_churn", "s_tmin", "s_tmax", "s_noise")

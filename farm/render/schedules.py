@@ -12,10 +12,11 @@ import numpy as np
 from scipy.special import betaincinv
 
 from farm.cell import Settings
+from farm.counting import TRAINING_TIMESTEPS, ddim_stride
 from farm.errors import CellFailed
 from farm.render.noise_levels import sigma_range
 from farm.render.parameterization import Parameterization
-from farm.sampling import TRAINING_TIMESTEPS, Sampler, Schedule, ddim_stride
+from farm.sampling import Sampler, Schedule
 
 Sigmas = tuple[float, ...]
 ScheduleFunction = Callable[..., Sequence[float] | np.ndarray]

@@ -5,8 +5,9 @@ import sys
 import pytest
 
 from farm.cli import listing
+from farm.counting import ddim_steps
 from farm.job import job_schema
-from farm.sampling import BUILT_IN, SAMPLERS, ddim_steps
+from farm.sampling import BUILT_IN, SAMPLERS
 from farm.workspace import shipped
 
 HEAVY = ("torch", "ray", "diffusers", "transformers", "pandas", "scipy")

@@ -5,9 +5,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, PNDMScheduler, StableDiffusionPipeline
 
+from farm.counting import ddim_steps
 from farm.render.samplers.ddim import ddim, plms
 from farm.render.schedules import sigmas_for
-from farm.sampling import BUILT_IN, ddim_steps
+from farm.sampling import BUILT_IN
 from farm.weights.checkpoint import Networks
 from tests.render.oracles import STABLE_DIFFUSION, Denoiser, Recorded, bent, drive, k_diffusion
 from tests.render.rendering import LEVELS

@@ -9,10 +9,11 @@ from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from scipy import stats
 
 from farm.cell import Settings
+from farm.counting import ddim_stride
 from farm.errors import CellFailed
 from farm.render.parameterization import Parameterization, parameterization_of, shifted
 from farm.render.schedules import SCHEDULES, Sigmas, sigmas_for
-from farm.sampling import BUILT_IN, SAMPLERS, Schedule, ddim_stride
+from farm.sampling import BUILT_IN, SAMPLERS, Schedule
 from tests.render.oracles import STABLE_DIFFUSION, k_diffusion, stable_diffusion
 
 MODEL = stable_diffusion()
