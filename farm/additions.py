@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from farm.counting import TRAINING_TIMESTEPS
 from farm.errors import described
 from farm.sampling import AUTOMATIC, BUILT_IN, Sampler, Samplers, Schedule
 
@@ -84,6 +85,10 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _divides_training(value: object) -> bool:
+    return _is_whole(value) and (value == 0 or TRAINING_TIMESTEPS % int(str(value)) == 0)
+
+
 def _is_count(value: object) -> bool:
     return _is_whole(value) and value != 0
 
@@ -107,7 +112,7 @@ FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "aliases": _TEXTS, "options": _TEXTS,
     "algorithm": _OWN, "function": _OWN, "evaluations": _COUNTING, "steps": _COUNTING,
     "order": (_is_count, "a whole number above 0"),
-    "distilled_at": (_is_whole, "a whole number from 0 on"),
+    "distilled_at": (_divides_training, f"0 or a divisor of {TRAINING_TIMESTEPS}"),
     "restarts_from": (_is_whole, "a whole number from 0 on"),
     "eta": (_is_amount, "a number from 0 on, or None"),
     "fixed": (_has_texts_as_keys, "a mapping of arguments by their names"),

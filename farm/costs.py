@@ -79,7 +79,8 @@ def _noise(settings: Settings) -> tuple[Hashable, ...]:
 def _start(settings: Settings, samplers: Samplers) -> tuple[Hashable, ...]:
     """The first sigma, and how the latents are scaled there."""
     row = samplers[settings.sampler]
-    sigma = (settings.sigma_max, settings.zero_terminal_snr)
+    known = 0 if settings.sigma_max is None else row.distilled_at  # these round a sigma's time
+    sigma = (settings.sigma_max, settings.zero_terminal_snr, known)
     if row.algorithm == "diffusers" or settings.s_churn > 0:  # its first question is its own
         return (settings,)
     if schedule_of(row, settings.schedule, samplers).starts_at_sigma_max:

@@ -64,6 +64,7 @@ def schedule(**changes) -> Schedule:
         ([sampler(name="Mid ")], (), "sampler 'Mid ': name is 'Mid ', not a text of one line"),
         ([sampler(aliases="mid")], (), "sampler 'Mine': aliases is 'mid', not a tuple of texts, as in"),
         ([sampler(aliases=("a\tb",))], (), r"sampler 'Mine': aliases is ('a\tb',), not a tuple of texts"),
+        ([sampler(distilled_at=2000)], (), "sampler 'Mine': distilled_at is 2000, not 0 or a divisor"),
         ([sampler(order="two")], (), "sampler 'Mine': order is 'two', not a whole number above 0"),
         ([sampler(evaluations=2)], (), "sampler 'Mine': evaluations is 2, not a function of the steps"),
         ([sampler(evaluations=lambda steps: True)], (), "evaluations of 1 and 20 steps are [True, True]"),

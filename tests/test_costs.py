@@ -85,7 +85,7 @@ def test_sharing_is_computed_as_planned(tiny_model) -> None:
     wanted = [
         resolved(settings | {"sampler": sampler, "cfg_scale": scale} | change, BUILT_IN)
         for sampler, scale, change in product(
-            ("Euler", "Heun", "LMS", "DDIM", "diffusers:DDIMScheduler"),
+            ("Euler", "Heun", "LMS", "DDIM", "LCM", "diffusers:DDIMScheduler"),
             (0.0, 1.0, 5.0),
             (
                 {"schedule": AUTOMATIC},

@@ -123,7 +123,16 @@ def test_restart_spaces_its_sigmas_itself_from_20_steps_on(networks, schedule):
 
 
 @pytest.mark.parametrize(
-    "telling", [{"s_noise": 1.1}, {"schedule": "simple"}, {"sigma_min": 0.1}, {"schedule": "ddim"}], ids=str
+    "telling",
+    [
+        {"s_noise": 1.1},
+        {"schedule": "simple"},
+        {"sigma_min": 0.1},
+        {"schedule": "ddim"},
+        {"schedule": "beta", "sigma_max": 9.0},
+        {"schedule": "uniform", "discard_next_to_last_sigma": True},
+    ],
+    ids=str,
 )
 def test_restart_keeps_what_matters_from_20_steps_on(telling):
     settings = decided(sampler="Restart", steps=20, **telling)

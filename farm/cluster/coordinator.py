@@ -186,7 +186,9 @@ class _Run:
     def _accept(self, place: _Place, outcome: Outcome) -> list[Event]:
         attempt = place.held.pop(task_key(outcome.cell), None)
         task = None if attempt is None else self._queue.finish(attempt)
-        return [] if task is None else [replace(outcome, cell=cell) for cell in task.payload]
+        counted = outcome.cell.evaluations
+        cells = () if task is None else task.payload
+        return [replace(outcome, cell=replace(cell, evaluations=counted)) for cell in cells]
 
     def _serve(self, place: _Place) -> None:
         """Leases what the worker wants and calls it; with nothing in hand it is left alone."""

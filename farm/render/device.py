@@ -21,7 +21,14 @@ def leave_cores_free(device: torch.device) -> None:
     threads: if one must wait for a core, all do.
     """
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), _cores() // 2)))
+
+
+def _cores() -> int:
+    """That this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def dtype_for(precision: str, device: torch.device) -> torch.dtype:

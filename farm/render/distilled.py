@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from farm.render.noise_levels import stride_of
 from farm.render.parameterization import Parameterization
 
 
@@ -47,6 +48,11 @@ class Distilled(Parameterization):
         """The noise levels at times, interpolated in the logarithm between those that the network knows."""
         return np.asarray(np.exp(np.interp(time, self._times, self._known)))
 
+    def _evenly(self, high: float, low: float, count: int) -> np.ndarray:
+        """Between the very sigmas, which `time_at` would round."""
+        first, last = np.interp(np.log([high, low]), self._known, self._times)
+        return self.sigma_at(np.linspace(first, last, count))
+
     def divisor(self, sigma: float) -> float:
         """As of the model that it came of."""
         return self.model.divisor(sigma)
@@ -60,4 +66,4 @@ def distilled(model: Parameterization, timesteps: int) -> Parameterization:
     """A model that is asked only at so many of its training timesteps; 0 is at all of them."""
     if timesteps == 0:
         return model
-    return Distilled(model.log_sigmas, model, len(model.log_sigmas) // timesteps)
+    return Distilled(model.log_sigmas, model, stride_of(timesteps, model.log_sigmas.tolist()))

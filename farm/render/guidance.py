@@ -92,10 +92,10 @@ class Guidance:
         rows = self._rows(shown, self.model.time_at(question.sigma), conditions)
         if question.x is not self.origin.x:
             return rows
-        key = ("first row", self.weights, self.origin.key, question.sigma)
+        time = float(np.float32(self.model.time_at(question.sigma)))  # as the network is told it
+        key = ("first row", self.weights, self.origin.key, question.sigma, time)
         return tuple(
-            _shared((*key, row.time, condition.key), row)
-            for row, condition in zip(rows, conditions, strict=True)
+            _shared((*key, condition.key), row) for row, condition in zip(rows, conditions, strict=True)
         )
 
     def answer(

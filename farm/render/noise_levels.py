@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from operator import mul
 from typing import Any
 
 from farm.cell import Settings
-from farm.errors import CellFailed
+from farm.errors import CellFailed, described
 from farm.sampling import Sampler, Schedule
 from farm.scheduler_names import FLOW, predicted
 
@@ -19,6 +19,20 @@ LEAST_SIGNAL = 4.8973451890853435e-08
 
 MOST_NOISE = 0.9999
 """The largest s of a flow: at 1 sigma is infinite; at 9999 float32 latents still carry a picture, to 1e-3."""
+
+
+class OutOfRange(CellFailed):
+    """A sigma that leaves nothing of a model's noise levels.
+
+    Attributes:
+        setting: at fault.
+        what: is wrong with it.
+    """
+
+    def __init__(self, setting: str, what: str) -> None:
+        super().__init__(f"{setting} {what}")
+        self.setting = setting
+        self.what = what
 
 
 def log_sigmas_of(config: Mapping[str, Any], zero_terminal_snr: bool | None = None) -> list[float]:
@@ -34,7 +48,13 @@ def log_sigmas_of(config: Mapping[str, Any], zero_terminal_snr: bool | None = No
     config = DEFAULTS | dict(config)
     if zero_terminal_snr is not None:
         config["rescale_betas_zero_snr"] = zero_terminal_snr
-    return _of_a_flow(config) if predicted(config) == FLOW else _of_betas(config)
+    try:
+        levels = _of_a_flow(config) if predicted(config) == FLOW else _of_betas(config)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # whatever the file may say
+        raise CellFailed(f"the checkpoint's noise levels cannot be computed: {described(error)}") from error
+    if any(not math.isfinite(lower) or lower > higher for lower, higher in pairwise([*levels, math.inf])):
+        raise CellFailed("the checkpoint's noise levels do not rise")
+    return levels
 
 
 def sigma_range(
@@ -49,15 +69,15 @@ def sigma_range(
         largest: sigma of the model.
 
     Raises:
-        CellFailed: there is nothing of the model's range between them.
+        OutOfRange: there is nothing of the model's range between them.
     """
     low = smallest if settings.sigma_min is None else settings.sigma_min
     high = largest if settings.sigma_max is None else settings.sigma_max
     for_model = f"is not allowed for {settings.model} with the schedule {schedule.name}"
     if "sigma_max" in schedule.options and high <= smallest:
-        raise CellFailed(f"sigma_max {high:g} {for_model}; more than {smallest:.4g} is")
+        raise OutOfRange("sigma_max", f"{high:g} {for_model}; more than {smallest:.4g} is")
     if "sigma_min" in schedule.options and low >= min(high, largest):
-        raise CellFailed(f"sigma_min {low:g} {for_model}; less than {min(high, largest):.6g} is")
+        raise OutOfRange("sigma_min", f"{low:g} {for_model}; less than {min(high, largest):.6g} is")
     return low, high
 
 
@@ -68,8 +88,12 @@ def ends_for(sampler: Sampler, log_sigmas: Sequence[float]) -> tuple[float, floa
         sampler: its row.
         log_sigmas: that the network was trained at.
     """
-    stride = len(log_sigmas) // sampler.distilled_at if sampler.distilled_at else 1
-    return math.exp(log_sigmas[stride - 1]), math.exp(log_sigmas[-1])
+    return math.exp(log_sigmas[stride_of(sampler.distilled_at, log_sigmas) - 1]), math.exp(log_sigmas[-1])
+
+
+def stride_of(distilled_at: int, levels: Sequence[float]) -> int:
+    """How many training timesteps lie between two of those that are left, as `Sampler.distilled_at` says."""
+    return len(levels) // distilled_at if distilled_at else 1
 
 
 def shifted(s: Any, shift: float) -> Any:

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -119,25 +120,52 @@ def test_zero_terminal_snr_of_a_scheduler_that_has_none_is_a_mistake_of_the_job(
         (
             "Euler",
             "sigma_min=15",
-            "sigma_min 15 is not allowed for tiny-cats with the schedule uniform; less",
+            "sigma_min: 15 is not allowed for tiny-cats with the schedule uniform; less",
         ),
         (
             "Euler Karras",
             "sigma_max=.01",
-            "sigma_max 0.01 is not allowed for tiny-cats with the schedule karras",
+            "sigma_max: 0.01 is not allowed for tiny-cats with the schedule karras",
         ),
         (
             "LCM",
             "sigma_max=.1",
-            "sigma_max 0.1 is not allowed for tiny-cats with the schedule uniform; more than 0.1",
+            "sigma_max: 0.1 is not allowed for tiny-cats with the schedule uniform; more than 0.1",
         ),
-        ("Euler", "sigma_min=1,15", "sigma_min 15 is not allowed"),
+        ("Euler", "sigma_min=1,15", "sigma_min: 15 is not allowed"),
     ],
 )
 def test_sigmas_that_the_model_does_not_know_are_a_mistake_of_the_job(farm, sampler, limits, what):
     said = farm("check", "small.yaml", "--set", f"sampler={sampler}", "--set", limits)
     assert said.code == 2 and len(said.err.splitlines()) == 1
     assert said.err.startswith(f"--set {limits}: {what}")
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"beta_schedule": "sigmoid"}, "beta_schedule 'sigmoid' of the checkpoint is not supported"),
+        ({"num_train_timesteps": "1000"}, "the checkpoint's noise levels cannot be computed: TypeError"),
+        ({"trained_betas": [0.0, 0.1]}, "the checkpoint's noise levels cannot be computed: ValueError"),
+        ({"trained_betas": [0.2, -0.1]}, "the checkpoint's noise levels do not rise"),
+        ("{", "cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("limits", [(), ("--set", "sigma_min=.1")], ids=["plain", "limited"])
+def test_a_checkpoint_with_odd_noise_levels_is_a_mistake_of_the_job(farm, workspace, config, why, limits):
+    folder = workspace / "models" / "Stable-diffusion" / "odd"
+    shutil.copytree(shipped() / "models" / "Stable-diffusion" / "tiny-cats", folder)
+    file = folder / "scheduler" / "scheduler_config.json"
+    text = config if isinstance(config, str) else json.dumps(json.loads(file.read_text()) | config)
+    file.write_text(text)
+    said = farm("check", "small.yaml", "--set", "model=odd", *limits)
+    assert said.code == 2 and len(said.err.splitlines()) == 1
+    assert said.err.startswith("--set model=odd: model: 'odd' cannot be used; ") and why in said.err
+
+
+def test_a_scheduler_that_does_not_fit_is_told_once(farm):
+    both = ("--set", "sampler=diffusers:FlowMatchEulerDiscrete", "--set", "zero_terminal_snr=true,false")
+    assert len(farm("check", "small.yaml", *both).err.splitlines()) == 1
 
 
 def test_schedules_lists_every_schedule(farm):

@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from farm.results.infotext import read_cell
 from tests.cli.conftest import JOB, journal
 
 
@@ -158,6 +160,15 @@ def test_workers_on_ray_render_the_same_pictures(farm, workspace):
         ours = np.asarray(Image.open(workspace / "results" / "small" / file)).astype(int)
         theirs = np.asarray(Image.open(workspace / "inline" / "small" / file)).astype(int)
         assert abs(ours - theirs).max() <= 2
+
+
+def test_evaluations_are_those_that_were_counted(farm, workspace):
+    chosen = ("--set", "sampler=DPM adaptive", "--set", "evaluations=9", "--set", "cfg_scale=1")
+    assert farm("run", "small.yaml", "--inline", *chosen).code == 0
+    [record] = map(json.loads, journal(workspace))
+    cell = read_cell(workspace / "results" / "small" / record["file"])
+    assert record["evaluations"] == cell.evaluations == index(workspace).evaluations[0]
+    assert 20 < cell.evaluations < 80  # which is what the plan says
 
 
 def test_a_drawn_seed_outlives_a_run_that_does_not_need_it(farm, workspace):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from farm.errors import CellFailed
-from farm.questions import Denoise
+from farm.questions import Denoise, Output
 from farm.render.samplers.added import named
 from tests.render.oracles import bent, drive
 
@@ -42,6 +42,32 @@ def at_once(x: torch.Tensor) -> Any:
     raise ZeroDivisionError("no time")
 
 
+def silent(x: torch.Tensor) -> Any:
+    yield None
+
+
+def chatty(x: torch.Tensor) -> Any:
+    yield Denoise(x, 1.0, 0), "and then?"
+
+
+def numeric(x: torch.Tensor) -> Any:
+    yield Denoise(0.5, 1.0, 0)  # type: ignore[arg-type]
+
+
+def narrow(x: torch.Tensor) -> Any:
+    yield Output(x[0], 1.0, 0)
+
+
+def full(x: torch.Tensor) -> Any:
+    yield Denoise(x, 1.0, 0)
+    raise torch.OutOfMemoryError("the device is full")
+
+
+def test_memory_that_runs_out_is_the_engines_to_deal_with() -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        drive(named("Mine", lambda: full(X), X.shape), bent)
+
+
 def test_a_sampler_that_is_right_is_passed_on() -> None:
     assert torch.equal(drive(named("Mine", lambda: euler(X), X.shape), bent)[0], drive(euler(X), bent)[0])
 
@@ -49,12 +75,16 @@ def test_a_sampler_that_is_right_is_passed_on() -> None:
 @pytest.mark.parametrize(
     ("algorithm", "reason"),
     [
-        (forgetful, "returned nothing; the latents are wanted"),
+        (forgetful, r"returned nothing, not latents \(4, 2, 2\)"),
         (hasty, "failed: TypeError: unsupported operand"),
-        (plain, "gave a Tensor where it should yield questions"),
-        (clumsy, r"returned latents \(2, 2\) for \(4, 2, 2\)"),
+        (plain, r"gave a Tensor \(4, 2, 2\) where it should yield questions"),
+        (clumsy, r"returned a Tensor \(2, 2\), not latents \(4, 2, 2\)"),
         (late, "failed: ZeroDivisionError: sigma is 0"),
         (at_once, "failed: ZeroDivisionError: no time"),
+        (silent, "failed: TypeError: it yields nothing, not Denoise, Output or Draw"),
+        (chatty, "failed: TypeError: it yields a str, not"),
+        (numeric, r"failed: TypeError: it asks about a float, not latents \(4, 2, 2\)"),
+        (narrow, r"failed: TypeError: it asks about a Tensor \(2, 2\), not latents \(4, 2, 2\)"),
     ],
 )
 def test_what_is_wrong_with_a_sampler_names_it(algorithm: Any, reason: str) -> None:

@@ -128,6 +128,20 @@ def test_schedule_is_a1111s(steps: int) -> None:
     assert sigmas == pytest.approx(a1111_sigmas(steps), rel=1e-6)
 
 
+@pytest.mark.parametrize("steps", [1, 20, 333, 1000])
+@pytest.mark.parametrize("limits", [(None, 0.5), (None, 1.0), (None, 9.0), (0.3, None), (0.3, 2.0)], ids=str)
+@pytest.mark.parametrize("schedule", ["uniform", "sgm_uniform"])
+def test_a_range_that_is_asked_for_is_kept(
+    schedule: str, limits: tuple[float | None, float | None], steps: int
+) -> None:
+    low, high = limits
+    wanted = settings("LCM", steps, schedule=schedule, sigma_min=low, sigma_max=high)
+    made = sigmas_for(wanted, BUILT_IN["LCM"], BUILT_IN.schedules[schedule], DISTILLED)
+    assert len(made) == steps + 1 and made[0] == pytest.approx(high or MODEL.sigma_max)
+    if schedule == "uniform" and steps > 1:
+        assert made[-2] == pytest.approx(low or MODEL.sigmas[19])
+
+
 class Told(Counting):
     """Keeps the timesteps that the network is told of, each once, falling."""
 

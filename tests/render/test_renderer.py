@@ -1,4 +1,4 @@
-import os
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
@@ -71,18 +71,27 @@ def test_every_picture_of_a_mixed_job_is_what_it_is_alone(tiny_model: Path) -> N
         )
 
 
-@pytest.mark.parametrize(("said", "threads"), [(None, max(1, (os.cpu_count() or 1) // 2)), ("3", 3)])
-def test_half_of_the_cores_are_left_for_the_rest(
-    said: str | None, threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def threads() -> Iterator[None]:
     before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("said", "cores", "used"), [(None, 2, 1), (None, 1, 1), (None, 8, 3), ("3", 2, 3)], ids=str
+)
+def test_half_of_the_cores_are_left_for_the_rest(
+    said: str | None, cores: int, used: int, monkeypatch: pytest.MonkeyPatch, threads: None
+) -> None:
+    """Of those that this process may use; never more than torch takes by itself."""
+    monkeypatch.setattr("farm.render.device._cores", lambda: cores)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    torch.set_num_threads(3)  # as torch does by itself if it is told so
+    torch.set_num_threads(3)
     if said:
         monkeypatch.setenv("OMP_NUM_THREADS", said)
     Renderer({}, "cpu").close()
-    assert torch.get_num_threads() == threads
-    torch.set_num_threads(before)
+    assert torch.get_num_threads() == used
 
 
 def test_evaluations_are_counted(tiny_model: Path) -> None:

@@ -5,11 +5,13 @@ import diffusers
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from torchsde._brownian import brownian_interval
 
 from farm.cell import Settings
 from farm.diffusers_schedulers import scheduler_facts, suited
 from farm.errors import CellFailed
 from farm.questions import Output
+from farm.render.brownian import _randn
 from farm.render.noise import CellNoise
 from farm.render.philox import PhiloxNormals
 from farm.render.samplers.scheduler import _as_pipeline_has_it, scheduled
@@ -294,3 +296,20 @@ def test_with_rng_nv_the_initial_noise_alone_is_nv() -> None:
     noise = CellNoise(cell, SHAPE, torch.device("cpu"))
     assert torch.equal(noise.initial.draw(), PhiloxNormals(cell.seed).draw(SHAPE))
     assert noise.generator.initial_seed() == cell.seed + 3
+
+
+def test_a_brownian_path_is_drawn_on_the_cpu_wherever_the_latents_are(
+    networks: Networks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torchsde by itself draws on the device of the latents."""
+    made, own = [], brownian_interval._randn
+
+    def spy(size: Any, dtype: Any, device: Any, seed: Any) -> torch.Tensor:
+        made.append(_randn.get())
+        return own(size, dtype, device, seed)
+
+    monkeypatch.setattr(brownian_interval, "_randn", spy)
+    render([settings("diffusers:DPMSolverSDE", 3)], Counting(networks))
+    assert made and None not in made
+    drawn = made[0]((2, 3), 5)
+    assert torch.equal(drawn, torch.randn(2, 3, generator=torch.Generator().manual_seed(5)))

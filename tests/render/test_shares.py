@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ import torch
 from farm.render.engine import Engine
 from farm.render.requests import Coroutine, Share
 from farm.render.shares import OBJECT, Shares, apart, generator_for, size_of
+from farm.render.task import Task
 from tests.render.arithmetic import Doubling, ask, asks, engine, finish, number, shared, steps
 
 
@@ -196,3 +197,15 @@ def test_an_answer_does_not_keep_its_batch() -> None:
     whole = apart((batch[3], [batch[5]], batch))
     assert torch.equal(whole[0], batch[3]) and whole[0].untyped_storage().nbytes() == 16
     assert whole[1][0].untyped_storage().nbytes() == 16 and whole[2] is batch
+
+
+def test_shared_recipes_are_served_in_an_order_of_their_own() -> None:
+    """Whoever asks first, which can hang on threads."""
+
+    def orders(keys: list[str]) -> dict[Hashable, int]:
+        shares, asker = Shares(0), Task("cell", asks(), 0)
+        started = [shares.wait(asker, slot, Share(key, lambda _: asks())) for slot, key in enumerate(keys)]
+        return {task.name: task.order for task in started if task is not None}
+
+    assert orders(["a", "b", "c"]) == orders(["c", "a", "b"])
+    assert len(set(orders(["a", "b", "c"]).values())) == 3

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from farm.errors import CellFailed, described
+from farm.questions import Denoise, Draw, Output
 from farm.render.samplers.sampling import Sampling
 
 
@@ -19,7 +20,8 @@ def named(name: str, begin: Callable[[], Any], shape: torch.Size) -> Sampling:
         shape: of the latents.
 
     Raises:
-        CellFailed: it is no generator, raises something, or does not return latents.
+        CellFailed: it is no generator, raises something, asks for what nobody answers, or does not return
+            latents.
     """
     with _naming(name):
         sampling = begin()
@@ -29,7 +31,7 @@ def named(name: str, begin: Callable[[], Any], shape: torch.Size) -> Sampling:
     while True:
         try:
             with _naming(name):
-                asked = sampling.send(answers)
+                asked = _checked(sampling.send(answers), shape)
         except StopIteration as end:
             return _latents(name, end.value, shape)
         answers = yield asked
@@ -45,13 +47,31 @@ def _naming(name: str) -> Iterator[None]:
         raise CellFailed(f"sampler {name!r} failed: {described(error)}") from error
 
 
+def _checked(asked: Any, shape: torch.Size) -> Any:
+    """Questions that can be answered.
+
+    Raises:
+        TypeError: if one cannot.
+    """
+    for question in asked if isinstance(asked, tuple) else (asked,):
+        match question:
+            case Draw():
+                continue
+            case Denoise(x=latents) | Output(input=latents):
+                if not isinstance(latents, torch.Tensor) or latents.shape != shape:
+                    raise TypeError(f"it asks about {_kind(latents)}, not latents {tuple(shape)}")
+            case _:
+                raise TypeError(f"it yields {_kind(question)}, not Denoise, Output or Draw")
+    return asked
+
+
 def _latents(name: str, returned: Any, shape: torch.Size) -> torch.Tensor:
-    if not isinstance(returned, torch.Tensor):
-        raise CellFailed(f"sampler {name!r} returned {_kind(returned)}; the latents are wanted")
-    if returned.shape != shape:
-        raise CellFailed(f"sampler {name!r} returned latents {tuple(returned.shape)} for {tuple(shape)}")
+    if not isinstance(returned, torch.Tensor) or returned.shape != shape:
+        raise CellFailed(f"sampler {name!r} returned {_kind(returned)}, not latents {tuple(shape)}")
     return returned
 
 
 def _kind(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"a Tensor {tuple(value.shape)}"
     return "nothing" if value is None else f"a {type(value).__name__}"

@@ -1,0 +1,85 @@
+"""What a job asks of its checkpoints that they cannot give, found before anything is rendered."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from farm.cell import Settings
+from farm.costs import schedule_of
+from farm.errors import FarmError, Problem
+from farm.plan import Plan
+from farm.render.noise_levels import OutOfRange, ends_for, log_sigmas_of, sigma_range
+from farm.sampling import Samplers
+from farm.scheduler_names import chosen, is_scheduler
+from farm.weights.catalog import Checkpoint, scheduler_config_of
+
+NEEDED_FOR_ZERO_SNR = "rescale_betas_zero_snr"
+"""What diffusers' schedulers call it, of those that have it."""
+
+Mistake = tuple[str, str]
+"""The setting at fault, and what is wrong."""
+
+
+def misfits(plan: Plan, path: Path, checkpoints: Mapping[str, Checkpoint]) -> list[Problem]:
+    """Each mistake once, where the setting stands in the job.
+
+    Args:
+        plan: of the job.
+        path: of the job file, for settings that it does not have.
+        checkpoints: by name.
+    """
+    wanted = sorted(dict.fromkeys(cell.settings for cell in plan.cells), key=lambda one: one.model)
+    found = [
+        mistake
+        for model, group in groupby(wanted, key=lambda one: one.model)
+        for mistake in _of_model(checkpoints[model], list(group), plan.samplers)
+    ]
+    return [
+        Problem(str(plan.places.get(name, path)), f"{name}: {what}") for name, what in dict.fromkeys(found)
+    ]
+
+
+def _of_model(checkpoint: Checkpoint, wanted: Sequence[Settings], samplers: Samplers) -> Iterator[Mistake]:
+    unusable = f"{checkpoint.name!r} cannot be used; "
+    if checkpoint.fault:
+        yield "model", f"{unusable}{checkpoint.path}: {checkpoint.fault}"
+        return
+    try:
+        config = scheduler_config_of(checkpoint.path)
+        levels = {
+            zero_snr: log_sigmas_of(config, zero_snr)
+            for zero_snr in dict.fromkeys(one.zero_terminal_snr for one in wanted)
+        }
+    except FarmError as error:
+        yield "model", f"{unusable}{error}"
+        return
+    yield from _unsuited(wanted, config)
+    yield from _out_of_range(wanted, levels, samplers)
+
+
+def _unsuited(wanted: Sequence[Settings], config: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Schedulers of diffusers that expect another network, or lack what is asked of them."""
+    for one in wanted:
+        if not is_scheduler(one.sampler):
+            continue
+        named = chosen(one.sampler)
+        if misfit := named.misfit(config):
+            yield "sampler", f"{one.sampler} cannot serve {one.model!r}: {misfit}"
+        elif one.zero_terminal_snr and NEEDED_FOR_ZERO_SNR not in named.scheduler.options:
+            yield "zero_terminal_snr", f"{one.sampler} cannot have it; it takes no {NEEDED_FOR_ZERO_SNR}"
+
+
+def _out_of_range(
+    wanted: Sequence[Settings], levels: Mapping[bool | None, Sequence[float]], samplers: Samplers
+) -> Iterator[Mistake]:
+    """Sigmas that leave nothing of the noise levels that the network was trained at."""
+    for one in wanted:
+        if one.sigma_min is None and one.sigma_max is None:
+            continue
+        row = samplers[one.sampler]
+        schedule = schedule_of(row, one.schedule, samplers)
+        try:
+            sigma_range(one, schedule, *ends_for(row, levels[one.zero_terminal_snr]))
+        except OutOfRange as error:
+            yield error.setting, error.what
