@@ -9,7 +9,9 @@ from farm.sampling import Samplers
 LISTS_SCHEDULERS = "farm samplers --diffusers lists them"
 
 NOT_HERE = ("align your steps", "kl optimal", "polyexponential", "turbo", "cfg++")
-"""Schedules and samplers of A1111 and its kin, as they stand in names."""
+"""Schedules and samplers of A1111 and its kin, as they stand at the end of names."""
+
+_ENDINGS = tuple(f" {name}" for name in NOT_HERE)
 
 _WITHOUT_PREFIX = re.compile(r"(diffusers\s*[.:\s]\s*)?(?P<name>\w+)\s*(?P<options>\(.*)?", re.IGNORECASE)
 
@@ -31,7 +33,7 @@ def sampler_hint(wanted: str, samplers: Samplers) -> str | None:
 def schedule_hint(wanted: str) -> str | None:
     """As `sampler_hint`, of the name of a schedule or of what stands behind a sampler's name."""
     words = f" {wanted.casefold().replace('_', ' ')}"
-    return "this one of A1111 is not here yet" if any(f" {name}" in words for name in NOT_HERE) else None
+    return "this one of A1111 is not here yet" if words.endswith(_ENDINGS) else None
 
 
 def _scheduler_meant(wanted: str) -> str | None:
