@@ -59,13 +59,14 @@ class BadValue(ValueError):
     """A value that is not allowed; the message says which and what is, in one line."""
 
 
-# Possessive quantifiers: a text that does not match is turned down in linear time.
-_NUMBER = r"[+-]?+(?:\d++(?:\.\d*+)?+|\.\d++)(?:[eE][+-]?+\d{1,2}+)?+"
+# Possessive quantifiers: a text that does not match is turned down in linear time. Of single characters only,
+# since those of groups match too much before Python 3.11.5 (CPython issue 106052).
+_NUMBER = r"[+-]?+(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?+\d{1,2}+)?"
 _ITEM = re.compile(
     rf"""\s*+(?P<first>{_NUMBER})\s*+
     (?:-\s*+(?P<last>{_NUMBER})\s*+
-        (?:\(\s*+(?P<step>{_NUMBER})\s*+\)\s*+ | \[\s*+(?P<count>\d++)\s*+\]\s*+)?+
-    )?+""",
+        (?:\(\s*+(?P<step>{_NUMBER})\s*+\)\s*+ | \[\s*+(?P<count>\d++)\s*+\]\s*+)?
+    )?""",
     re.VERBOSE | re.ASCII,
 )
 _LONGEST_ITEM = 100
