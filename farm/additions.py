@@ -86,7 +86,7 @@ def _is_whole(value: object) -> bool:
 
 
 def _divides_training(value: object) -> bool:
-    return _is_whole(value) and (value == 0 or TRAINING_TIMESTEPS % int(str(value)) == 0)
+    return isinstance(value, int) and _is_whole(value) and (value == 0 or TRAINING_TIMESTEPS % value == 0)
 
 
 def _is_count(value: object) -> bool:

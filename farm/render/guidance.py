@@ -92,7 +92,7 @@ class Guidance:
         rows = self._rows(shown, self.model.time_at(question.sigma), conditions)
         if question.x is not self.origin.x:
             return rows
-        time = float(np.float32(self.model.time_at(question.sigma)))  # as the network is told it
+        time = float(np.float32(rows[0].time))  # as the network is told it
         key = ("first row", self.weights, self.origin.key, question.sigma, time)
         return tuple(
             _shared((*key, condition.key), row) for row, condition in zip(rows, conditions, strict=True)
