@@ -12,7 +12,7 @@ from farm.document import Place
 from farm.errors import BadInput, Problem
 from farm.job import Job
 from farm.layout import Layout as Layout
-from farm.prompts import replaced
+from farm.prompts.replacing import replaced
 from farm.remarks import Remarks
 from farm.resolving import completed, settled
 from farm.sampling import BUILT_IN, Samplers

@@ -1,6 +1,6 @@
 import pytest
 
-from farm.prompts import replaced
+from farm.prompts.replacing import replaced
 
 
 @pytest.mark.parametrize(
