@@ -21,7 +21,7 @@ from farm.questions import Draw
 from farm.render.capacity import Capacity
 from farm.render.draws import Drawn, Draws
 from farm.render.engine import Engine
-from farm.render.guidance import Guidance, Origin, conditions_for, guided
+from farm.render.guidance import Condition, Guidance, Origin, Stage, guided
 from farm.render.noise import CellNoise
 from farm.render.parameterization import parameterization_of
 from farm.render.requests import Coroutine, Request, Weights
@@ -85,7 +85,7 @@ def cell(seed: int, steps: int) -> Coroutine:
     sigmas = sigmas_for(settings, row, BUILT_IN.schedules[settings.schedule], model)
     noise = CellNoise(settings, SHAPE, torch.device("cpu"))
     x = model.initial((yield Draw(noise.initial)), sigmas[0], row.starts_at_unit_variance)
-    conditions = conditions_for(1.0, ("text", STATES), None)
+    conditions = (Condition((Stage(steps, "text", STATES),), coefficient=1.0),)
     guidance = Guidance(Weights("m"), model, conditions, Origin((seed,), x))
     sampling = SAMPLERS[str(row.algorithm)](x, sigmas, noise.for_sampler(row, sigmas), eta=1.0, s_noise=1.0)
     return (yield from guided(sampling, guidance)).latents

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Literal
 
-RENDER_VERSION = 2
+RENDER_VERSION = 3
 """Raised when our own pixels change, so that pictures of an older version are not taken for ours."""
 
 Scalar = str | int | float | bool
@@ -21,7 +21,7 @@ class Settings:
 
     Attributes:
         model: the checkpoint's name in the catalog.
-        prompt: the text as it is encoded, after search-and-replace.
+        prompt: the text in the prompt language, with all that is chosen for this picture in it.
         negative_prompt: the text of the unconditional row.
         sampler: name of a row of `farm.sampling`, without a schedule.
         steps: sampling steps.
@@ -52,6 +52,7 @@ class Settings:
         seed_resize_from_width: in pixels; noise of a picture of this size becomes the middle; 0 is off.
         seed_resize_from_height: in pixels; as the width.
         rng: what makes the noise: `cpu` (PyTorch on a CPU) or `nv` (PyTorch on an NVIDIA card, emulated).
+        emphasis: what weights in a prompt do to the encoded text, a row of `farm.render.weighting`.
     """
 
     model: str
@@ -84,6 +85,7 @@ class Settings:
     seed_resize_from_width: int = 0
     seed_resize_from_height: int = 0
     rng: str = "cpu"
+    emphasis: str = "original"
 
 
 SETTING_NAMES = tuple(entry.name for entry in fields(Settings))

@@ -1,8 +1,10 @@
 """What a picture asks of the networks, and what it shares: the one account that plans and queues go by."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 
 from farm.cell import Settings
+from farm.prompts.emphasis import weighted
+from farm.prompts.strands import Strand, stage_at, strands
 from farm.sampling import AUTOMATIC, BUILT_IN, Sampler, Samplers, Schedule
 
 
@@ -42,18 +44,41 @@ def evaluations_at(steps: int, row: Sampler, schedule: Schedule, discard: bool |
     return row.evaluations(schedule.steps(steps + discarded) - discarded)
 
 
-def guiding_texts(settings: Settings) -> tuple[str, ...]:
-    """The texts that have a row: the prompt's weight is the scale, the negative prompt's 1 - scale."""
-    if settings.cfg_scale == 1:
-        return (settings.prompt,)
-    if settings.cfg_scale == 0:
-        return (settings.negative_prompt,)
-    return settings.prompt, settings.negative_prompt
+def prompt_steps(settings: Settings, samplers: Samplers = BUILT_IN) -> int:
+    """The steps that prompt editing and alternation are laid over.
+
+    A1111 counts evaluations of the model there, and two for each step of samplers that ask twice.
+    """
+    row = samplers[settings.sampler]
+    twice = not row.chooses_steps and row.evaluations(_MANY) > 1.5 * _MANY
+    return settings.steps * 2 if twice else settings.steps
+
+
+_MANY = 100
+
+
+def rows_at_once(settings: Settings) -> int:
+    """Rows that go through the UNet at an evaluation: one for each text that has a coefficient."""
+    return len(strands(settings.prompt, settings.negative_prompt, settings.cfg_scale, steps=1))
+
+
+def guiding_strands(settings: Settings, samplers: Samplers = BUILT_IN) -> tuple[Strand, ...]:
+    """The texts that have a row, with their coefficients: the negative prompt, and the prompt's parts."""
+    steps = prompt_steps(settings, samplers)
+    return strands(settings.prompt, settings.negative_prompt, settings.cfg_scale, steps)
 
 
 def rows(settings: Settings, samplers: Samplers = BUILT_IN) -> int:
-    """Rows that go through the UNet if nothing is shared: at each evaluation, one for each text."""
-    return evaluations(settings, samplers) * len(guiding_texts(settings))
+    """Rows that go through the UNet if nothing is shared."""
+    return evaluations(settings, samplers) * rows_at_once(settings)
+
+
+def encodings(settings: Settings, samplers: Samplers = BUILT_IN) -> Iterator[Hashable]:
+    """Names each text that is encoded: equal ones are encoded once, whatever the weights of their pieces."""
+    for strand in guiding_strands(settings, samplers):
+        for text in strand.texts:
+            pieces = tuple(tuple(piece.text for piece in section) for section in weighted(text))
+            yield settings.model, settings.precision, settings.clip_skip, pieces
 
 
 def first_pass(settings: Settings) -> tuple[Hashable, ...]:
@@ -64,7 +89,16 @@ def first_pass(settings: Settings) -> tuple[Hashable, ...]:
 def first_rows(settings: Settings, samplers: Samplers = BUILT_IN) -> list[tuple[Hashable, ...]]:
     """Names each row of the first pass; equal rows are computed once."""
     start = (*_noise(settings), *_start(settings, samplers))
-    return [(*start, text) for text in guiding_texts(settings)]
+    return [(*start, *_said_first(strand, settings)) for strand in guiding_strands(settings, samplers)]
+
+
+def _said_first(strand: Strand, settings: Settings) -> tuple[Hashable, ...]:
+    """What the first evaluation is told: pieces, and what their weights are taken for."""
+    stage = stage_at([last for last, _ in strand.schedule], 0)
+    sections = weighted(strand.schedule[stage][1])
+    if all(piece.weight == 1 for section in sections for piece in section):
+        return (sections,)
+    return sections, settings.emphasis
 
 
 def _noise(settings: Settings) -> tuple[Hashable, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from farm.axes import Axis, AxisValue
 from farm.cell import Cell, Settings, SettingValue
-from farm.costs import evaluations, first_pass, first_rows, guiding_texts, rows
+from farm.costs import encodings, evaluations, first_pass, first_rows, rows
 from farm.document import Place
 from farm.errors import BadInput, Problem
 from farm.job import Job
@@ -70,14 +70,8 @@ class Plan:
         return len(firsts) - len(set(firsts))
 
     def text_encodings(self) -> int:
-        """How many texts are encoded: each once for a model and a clip skip."""
-        return len(
-            {
-                (settings.model, settings.precision, settings.clip_skip, text)
-                for settings in self._pictures()
-                for text in (settings.prompt, *guiding_texts(settings))
-            }
-        )
+        """How many texts are encoded: each once for a model and a clip skip, whatever its weights."""
+        return len({key for settings in self._pictures() for key in encodings(settings, self.samplers)})
 
     def _pictures(self) -> Collection[Settings]:
         """The settings of the cells; those of cells that want the same picture count once."""

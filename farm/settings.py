@@ -66,6 +66,10 @@ def _precisions(_: Reading) -> Names:
     return {"auto": (), "fp32": ("float32",), "fp16": ("float16", "half"), "bf16": ("bfloat16",)}
 
 
+def _emphases(_: Reading) -> Names:
+    return {"original": ("a1111",), "no norm": ("no_norm",), "comfyui": ("compel",), "ignore": ()}
+
+
 def _generators(_: Reading) -> Names:
     return {"cpu": (), "nv": ("nvidia", "gpu")}
 
@@ -122,6 +126,9 @@ SETTINGS: Mapping[str, Setting] = {
                                       multiple=8, zero=True),
     "rng": Name("What makes the noise: as PyTorch on a CPU, or as on an NVIDIA card.", "cpu or nv",
                 _generators, shown=("cpu", "nv")),
+    "emphasis": Name("What weights in prompts do: as A1111, as it without its mean, as ComfyUI, nothing.",
+                     "original, no norm, comfyui or ignore", _emphases,
+                     shown=("original", "no norm", "comfyui", "ignore")),
 }  # fmt: skip
 """The fields of `farm.cell.Settings`, in its order, and `evaluations`, which stands for `steps`."""
 

@@ -145,7 +145,7 @@ def test_render_order_keeps_together_what_shares(compiled):
     [
         ("steps: 10", 10, 20, 0, 2),
         ("steps: 10\ncfg_scale: 1", 10, 10, 0, 1),
-        ("steps: 10\ncfg_scale: 0", 10, 10, 0, 2),
+        ("steps: 10\ncfg_scale: 0", 10, 10, 0, 1),
         ("steps: 10\nsampler: Heun", 19, 38, 0, 2),
         ("steps: 10\nnegative_prompt: a cat", 10, 19, 1, 1),
         # the second and third cell's first rows, two each, are those of the first

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from farm.cell import Cell
 from farm.cluster.backlog import Task
-from farm.costs import evaluations, first_pass, guiding_texts
+from farm.costs import evaluations, first_pass, rows_at_once
 
 CellTask = Task[tuple[Cell, ...]]
 """A picture to render; its payload is every cell that it serves, and the first is the one rendered."""
@@ -35,7 +35,7 @@ def cost(cell: Cell) -> float:
     """Rows of the network that the cell takes, times pixels: what its time is roughly proportional to."""
     settings = cell.settings
     counted = cell.evaluations or evaluations(settings)
-    return float(counted * len(guiding_texts(settings)) * settings.width * settings.height)
+    return float(counted * rows_at_once(settings) * settings.width * settings.height)
 
 
 def _task(cells: tuple[Cell, ...]) -> CellTask:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from farm.prompts.strands import stage_at
 from farm.questions import Denoise, Draw, Output
 from farm.render.parameterization import Parameterization
 from farm.render.requests import Coroutine, Predict, Share, Weights
@@ -18,20 +19,37 @@ from farm.render.samplers.sampling import Question, Sampling
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Condition:
-    """One text that pulls at the picture.
+class Stage:
+    """What a condition says for a while.
 
     Attributes:
+        last: the last step at which it holds.
         key: equal keys have equal states.
         states: text states `(tokens, channels)`.
+    """
+
+    last: int
+    key: Hashable
+    states: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Condition:
+    """A text that pulls at the picture, which may be another one at each step.
+
+    Attributes:
+        stages: in their order; the last one holds to the end.
         coefficient: of its row in the guided output; rows of 0 are not computed.
         weight: of its row in the output without guidance; the unconditional row's is 0.
     """
 
-    key: Hashable
-    states: torch.Tensor
+    stages: tuple[Stage, ...]
     coefficient: float
     weight: float = 1.0
+
+    def at(self, evaluation: int) -> Stage:
+        """What it says at an evaluation of the model, of which the first is 0."""
+        return self.stages[stage_at([stage.last for stage in self.stages], evaluation)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,20 +101,19 @@ class Guidance:
         return alone or self.conditions
 
     def rows(
-        self, question: Denoise | Output, conditions: tuple[Condition, ...]
+        self, question: Denoise | Output, conditions: tuple[Condition, ...], evaluation: int
     ) -> tuple[Predict | Share, ...]:
         """What is asked of the network; rows at the origin are shared, all others are this cell's own."""
+        stages = [condition.at(evaluation) for condition in conditions]
         if isinstance(question, Output):
-            return self._rows(question.input, question.time, conditions)
+            return self._rows(question.input, question.time, stages)
         shown = self.model.input(question.x, question.sigma)
-        rows = self._rows(shown, self.model.time_at(question.sigma), conditions)
+        rows = self._rows(shown, self.model.time_at(question.sigma), stages)
         if question.x is not self.origin.x:
             return rows
         time = float(np.float32(rows[0].time))  # as the network is told it
         key = ("first row", self.weights, self.origin.key, question.sigma, time)
-        return tuple(
-            _shared((*key, condition.key), row) for row, condition in zip(rows, conditions, strict=True)
-        )
+        return tuple(_shared((*key, stage.key), row) for row, stage in zip(rows, stages, strict=True))
 
     def answer(
         self,
@@ -118,10 +135,8 @@ class Guidance:
             return question.sigma
         return float(self.model.sigma_at(np.array(question.time)))
 
-    def _rows(
-        self, shown: torch.Tensor, time: float, conditions: tuple[Condition, ...]
-    ) -> tuple[Predict, ...]:
-        return tuple(Predict(self.weights, shown, time, condition.states) for condition in conditions)
+    def _rows(self, shown: torch.Tensor, time: float, stages: Sequence[Stage]) -> tuple[Predict, ...]:
+        return tuple(Predict(self.weights, shown, time, stage.states) for stage in stages)
 
 
 def _shared(key: Hashable, row: Predict) -> Share:
@@ -150,22 +165,6 @@ def rescaled(guided: torch.Tensor, conditional: torch.Tensor, amount: float) -> 
 def predict(row: Predict) -> Coroutine:
     """The recipe of a shared row."""
     return (yield row)
-
-
-def conditions_for(
-    cfg_scale: float, positive: tuple[Hashable, torch.Tensor], negative: tuple[Hashable, torch.Tensor] | None
-) -> tuple[Condition, ...]:
-    """The rows of uncond + cfg·(cond − uncond) whose coefficient is not zero.
-
-    Args:
-        cfg_scale: the guidance scale; 1 needs no unconditional row, 0 no conditional one.
-        positive: key and states of the prompt.
-        negative: key and states of the negative prompt; may be None at scale 1.
-    """
-    rows = [Condition(*positive, coefficient=cfg_scale)]
-    if negative is not None:
-        rows.insert(0, Condition(*negative, coefficient=1 - cfg_scale, weight=0.0))
-    return tuple(row for row in rows if row.coefficient != 0)
 
 
 class Sampled(NamedTuple):
@@ -203,7 +202,7 @@ def _answered(
         () if isinstance(one, Draw) else guidance.conditions_at(one, evaluation) for one in questions
     ]
     requests = [
-        (one,) if isinstance(one, Draw) else guidance.rows(one, its)
+        (one,) if isinstance(one, Draw) else guidance.rows(one, its, evaluation)
         for one, its in zip(questions, conditions, strict=True)
     ]
     outputs = iter((yield tuple(chain.from_iterable(requests))))

@@ -1,7 +1,7 @@
 """How a cell becomes a picture: coroutines that ask for whatever they need of a network."""
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,11 +12,12 @@ from farm.costs import schedule_of
 from farm.diffusers_schedulers import BadScheduler
 from farm.errors import CellFailed
 from farm.questions import Draw, NoiseSource
+from farm.render.conditioning import conditions_of
 from farm.render.distilled import distilled
-from farm.render.guidance import Condition, Guidance, Origin, Sampled, conditions_for, guided
+from farm.render.guidance import Condition, Guidance, Origin, Sampled, guided
 from farm.render.noise import CellNoise
 from farm.render.parameterization import Parameterization, parameterization_of
-from farm.render.requests import Coroutine, Decode, EncodeText, Open, Share, Weights
+from farm.render.requests import Coroutine, Decode, Open, Weights
 from farm.render.runner import Model
 from farm.render.samplers import SAMPLERS
 from farm.render.samplers.added import named
@@ -51,8 +52,9 @@ def text_to_image(settings: Settings, samplers: Samplers = BUILT_IN) -> Coroutin
     weights = weights_of(settings)
     model: Model = yield Open(weights)
     _check_clip_skip(settings, model)
-    conditions = yield from _conditions(settings, weights, model)
-    sampled: Sampled = yield from _sample(settings, weights, model, conditions, samplers)
+    chosen = _rows(settings, samplers)
+    conditions = yield from conditions_of(settings, weights, model, samplers)
+    sampled: Sampled = yield from _sample(settings, weights, model, conditions, chosen)
     return Picture((yield Decode(weights, sampled.latents)), sampled.evaluations)
 
 
@@ -66,9 +68,9 @@ def _sample(
     weights: Weights,
     model: Model,
     conditions: tuple[Condition, ...],
-    samplers: Samplers,
+    chosen: tuple[Sampler, Schedule],
 ) -> Coroutine:
-    row, schedule = _rows(settings, samplers)
+    row, schedule = chosen
     shape = (LATENT_CHANNELS, settings.height // LATENT_SCALE, settings.width // LATENT_SCALE)
     noise = CellNoise(settings, shape, model.device)
     drawn = yield Draw(noise.initial)
@@ -120,26 +122,6 @@ OPTIONS: dict[str, Callable[[Settings, Parameterization], Any]] = {
     "time_at": lambda _, model: model.time_at,
 }
 """What can be handed to a sampler, by `farm.sampling.Sampler.options`."""
-
-
-def _conditions(settings: Settings, weights: Weights, model: Model) -> Coroutine:
-    """The rows of guidance, their texts encoded once for all cells that have them."""
-    texts = [settings.prompt] if settings.cfg_scale == 1 else [settings.prompt, settings.negative_prompt]
-    keys: list[Hashable] = [("text", weights, text, settings.clip_skip) for text in texts]
-    states = yield tuple(
-        Share(key, partial(encode, text, weights, model, settings.clip_skip))
-        for key, text in zip(keys, texts, strict=True)
-    )
-    encoded = list(zip(keys, states, strict=True))
-    return conditions_for(settings.cfg_scale, encoded[0], encoded[1] if len(encoded) > 1 else None)
-
-
-def encode(
-    text: str, weights: Weights, model: Model, clip_skip: int, generator: torch.Generator
-) -> Coroutine:
-    """The text's states `(tokens, channels)`: chunks of 75 tokens encoded apart and joined."""
-    chunks = [EncodeText(weights, tokens, clip_skip) for tokens in model.chunks(text)]
-    return torch.cat((yield tuple(chunks)))
 
 
 def _check_clip_skip(settings: Settings, model: Model) -> None:

@@ -3,8 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -13,6 +12,7 @@ from farm.render.capacity import is_out_of_memory
 from farm.render.device import dtype_for
 from farm.render.requests import Decode, EncodeText, Open, Predict, Request, Weights
 from farm.weights.checkpoint import Networks
+from farm.weights.tokenizer import Tokenizer
 
 LOADED_AT_ONCE = 2
 """Checkpoints kept on the device: the one in use, and its neighbour where a sweep changes over."""
@@ -27,13 +27,13 @@ class Model:
     Attributes:
         scheduler_config: as in `scheduler/scheduler_config.json`: how the UNet's numbers are read.
         text_layers: of the text encoder; the largest clip_skip.
-        chunks: turns a text into token ids, one tuple for each chunk the text encoder takes at once.
+        tokenizer: turns texts into what the text encoder takes.
         device: where its tensors lie.
     """
 
     scheduler_config: Mapping[str, Any]
     text_layers: int
-    chunks: Callable[[str], list[tuple[int, ...]]]
+    tokenizer: Tokenizer
     device: torch.device
 
 
@@ -113,9 +113,7 @@ class Runner:
             scheduler_config=networks.scheduler_config,
             text_layers=networks.text_encoder.config.num_hidden_layers,
             # not the networks themselves: whoever holds a Model must not keep them on the device
-            chunks=partial(
-                _chunks, networks.tokenizer, networks.text_encoder.config.max_position_embeddings - 2
-            ),
+            tokenizer=Tokenizer(networks.tokenizer, networks.text_encoder.config.max_position_embeddings),
             device=self._device,
         )
 
@@ -149,10 +147,3 @@ class Runner:
 
 def _not_finite() -> CellFailed:
     return CellFailed("the picture holds NaN or infinite values; precision: fp32 may help")
-
-
-def _chunks(tokenizer: Any, room: int, text: str) -> list[tuple[int, ...]]:
-    ids = cast(list[int], tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
-    pieces = [ids[start : start + room] for start in range(0, len(ids), room)] or [[]]
-    begin, end, padding = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
-    return [(begin, *piece, end, *[padding] * (room - len(piece))) for piece in pieces]

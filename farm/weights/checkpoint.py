@@ -11,10 +11,11 @@ import diffusers
 import torch
 import transformers
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
 from farm.errors import CellFailed, described
 from farm.weights.catalog import pipeline_of, scheduler_config_of
+from farm.weights.tokenizer import load_tokenizer
 
 PIPELINES = ("StableDiffusionPipeline",)
 
@@ -57,7 +58,7 @@ def load_checkpoint(folder: Path, device: torch.device, dtype: torch.dtype) -> N
 def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Networks:
     """Small files first, so that a mistake in them is found before gigabytes are read."""
     config = scheduler_config_of(folder)
-    tokenizer = _tokenizer(folder / "tokenizer")
+    tokenizer = load_tokenizer(folder / "tokenizer")
 
     def network(part: str, kind: Any, **precision: torch.dtype) -> Any:
         module, found = kind.from_pretrained(
@@ -75,14 +76,6 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Networks:
         tokenizer=tokenizer,
         scheduler_config=config,
     )
-
-
-def _tokenizer(folder: Path) -> Any:
-    """CLIP's tokenizer; without its files the library would make one that knows no words."""
-    whole, parts = folder / "tokenizer.json", [folder / "vocab.json", folder / "merges.txt"]
-    if not whole.is_file() and not all(part.is_file() for part in parts):
-        raise FileNotFoundError(f"{folder} has neither tokenizer.json nor vocab.json and merges.txt")
-    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def _check_pipeline(folder: Path) -> None:

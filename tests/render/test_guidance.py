@@ -11,7 +11,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import resca
 
 from farm.cell import Settings
 from farm.questions import Denoise, Draw, Output
-from farm.render.guidance import Condition, Guidance, Origin, conditions_for, guided
+from farm.render.guidance import Condition, Guidance, Origin, Stage, guided
 from farm.render.parameterization import Parameterization, parameterization_of
 from farm.render.requests import Predict, Share, Weights
 from farm.resolving import resolved
@@ -27,14 +27,10 @@ FLOW = parameterization_of({"_class_name": "FlowMatchEulerDiscreteScheduler"})
 
 
 def conditions(cfg_scale: float) -> tuple[Condition, ...]:
-    return conditions_for(cfg_scale, ("prompt", STATES["prompt"]), ("negative", STATES["negative"]))
-
-
-@pytest.mark.parametrize(
-    ("cfg_scale", "rows"), [(1, {"prompt"}), (0, {"negative"}), (7.5, {"prompt", "negative"})]
-)
-def test_rows_of_no_weight_are_not_computed(cfg_scale: float, rows: set[str]) -> None:
-    assert {condition.key for condition in conditions(cfg_scale)} == rows
+    rows = {"negative": (1 - cfg_scale, 0.0), "prompt": (cfg_scale, 1.0)}
+    return tuple(
+        Condition((Stage(1, name, STATES[name]),), *numbers) for name, numbers in rows.items() if numbers[0]
+    )
 
 
 def guidance(
@@ -99,10 +95,12 @@ def test_shows_the_network_what_the_parameterization_says() -> None:
     x = torch.randn(4, 2, 2)
     for model in (EPS, V, FLOW):
         asking = guidance(7, model=model)
-        rows = [row for row in asking.rows(Denoise(x, 3.5, 0), asking.conditions) if isinstance(row, Predict)]
+        rows = [
+            row for row in asking.rows(Denoise(x, 3.5, 0), asking.conditions, 0) if isinstance(row, Predict)
+        ]
         assert [row.time for row in rows] == [model.time_at(3.5)] * 2
         assert all(torch.equal(row.input, model.input(x, 3.5)) for row in rows)
-        [shown, _] = asking.rows(Output(x, 321.5, 0), asking.conditions)
+        [shown, _] = asking.rows(Output(x, 321.5, 0), asking.conditions, 0)
         assert isinstance(shown, Predict) and shown.input is x and shown.time == 321.5
 
 
@@ -119,7 +117,7 @@ def test_only_rows_at_the_origin_are_shared() -> None:
     x = torch.randn(4, 2, 2)
 
     def rows(asking: Guidance, latents: torch.Tensor) -> tuple[Any, ...]:
-        return asking.rows(Denoise(latents, 14.0, 0), asking.conditions)
+        return asking.rows(Denoise(latents, 14.0, 0), asking.conditions, 0)
 
     first, later = rows(guidance(7, x), x), rows(guidance(7, x), x.clone())
     assert all(isinstance(row, Share) for row in first) and all(isinstance(row, Predict) for row in later)
@@ -132,7 +130,7 @@ def test_rows_at_the_origin_are_told_apart_by_sigmas_that_have_the_same_time() -
     """Beyond the training noise levels a plugin's sampler may ask of one x at two sigmas."""
     x = torch.randn(4, 2, 2)
     asking = guidance(7, x)
-    near, far = (asking.rows(Denoise(x, sigma, 0), asking.conditions)[0] for sigma in (20.0, 40.0))
+    near, far = (asking.rows(Denoise(x, sigma, 0), asking.conditions, 0)[0] for sigma in (20.0, 40.0))
     assert EPS.time_at(20.0) == EPS.time_at(40.0) and isinstance(near, Share) and isinstance(far, Share)
     assert near.key != far.key
 

@@ -7,6 +7,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from farm.errors import CellFailed
+from farm.prompts.chunks import Chunk
+from farm.prompts.emphasis import Piece
 from farm.render.requests import Decode, EncodeText, Open, Predict, Weights
 from farm.render.runner import LOADED_AT_ONCE, Model, Runner
 from farm.weights.checkpoint import Networks
@@ -50,25 +52,17 @@ def opened(runner: Runner) -> Model:
 def test_text_is_encoded_as_diffusers_does(
     text: str, clip_skip: int, runner: Runner, pipeline: StableDiffusionPipeline
 ) -> None:
-    [chunk] = opened(runner).chunks(text)
+    tokenizer = opened(runner).tokenizer
+    [chunk] = map(tokenizer.filled, tokenizer.chunks([(Piece(text, 1.0),)]))
     [states] = runner.run([EncodeText(M, chunk, clip_skip)])
     theirs, _ = pipeline.encode_prompt(text, "cpu", 1, False, clip_skip=clip_skip - 1 or None)
     torch.testing.assert_close(states, theirs[0], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("words", "chunks"), [(0, 1), (1, 1), (75, 1), (76, 2), (120, 2), (151, 3)])
-def test_long_texts_go_in_chunks_of_75_tokens(words: int, chunks: int, runner: Runner) -> None:
-    made = opened(runner).chunks(" ".join(["cat"] * words))
-    assert [len(chunk) for chunk in made] == [77] * chunks
-    cat = opened(runner).chunks("cat")[0][1]
-    assert sum(chunk.count(cat) for chunk in made) == words
-    assert len({chunk[0] for chunk in made}) == 1
-
-
 def test_rows_of_a_batch_are_answered_as_if_alone(runner: Runner) -> None:
     generator = torch.Generator().manual_seed(0)
     states = [torch.randn(77, runner.run([EncodeText(M, chunk, 1)])[0].shape[-1], generator=generator)
-              for chunk in opened(runner).chunks("cat") * 3]  # fmt: skip
+              for chunk in [opened(runner).tokenizer.filled(Chunk())] * 3]  # fmt: skip
     rows = [
         Predict(M, torch.randn(4, 8, 8, generator=generator), time, state)
         for time, state in zip((0.0, 431.25, 999.0), states)

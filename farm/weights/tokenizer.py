@@ -1,0 +1,64 @@
+"""CLIP's tokenizer, as the text encoder of a checkpoint wants its chunks."""
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from transformers import CLIPTokenizer
+
+from farm.prompts.chunks import Chunk, chunked
+from farm.prompts.emphasis import Section
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """CLIP's tokenizer; without its files the library would make one that knows no words.
+
+    Args:
+        folder: with `tokenizer.json`, or `vocab.json` and `merges.txt`.
+
+    Raises:
+        FileNotFoundError: if it has neither.
+    """
+    whole, parts = folder / "tokenizer.json", [folder / "vocab.json", folder / "merges.txt"]
+    if not whole.is_file() and not all(part.is_file() for part in parts):
+        raise FileNotFoundError(f"{folder} has neither tokenizer.json nor vocab.json and merges.txt")
+    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+class Tokenizer:
+    """Turns pieces of text into chunks of tokens.
+
+    Args:
+        clip: the library's tokenizer.
+        positions: that the text encoder has, begin and end marks included.
+    """
+
+    def __init__(self, clip: Any, positions: int) -> None:
+        self._clip = clip
+        self.room = positions - 2
+
+    @cached_property
+    def comma(self) -> int | None:
+        """The id of a comma that stands alone or ends a word."""
+        found: int | None = self._clip.get_vocab().get(",</w>")
+        return found
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a text, without begin and end marks."""
+        found: list[int] = self._clip(text, add_special_tokens=False, verbose=False).input_ids
+        return found
+
+    def words(self, tokens: Iterable[int]) -> list[str]:
+        """What tokens stand for; ``</w>`` ends a word."""
+        found: list[str] = self._clip.convert_ids_to_tokens(list(tokens))
+        return found
+
+    def chunks(self, sections: Iterable[Section]) -> list[Chunk]:
+        """The chunks of a text, at least one."""
+        return chunked(sections, self.ids, self.comma, self.room)
+
+    def filled(self, chunk: Chunk) -> tuple[int, ...]:
+        """What the encoder is given: begin mark, tokens, end mark, and padding in all other positions."""
+        begin, end, padding = self._clip.bos_token_id, self._clip.eos_token_id, self._clip.pad_token_id
+        return (begin, *chunk.tokens, end, *[padding] * (self.room - len(chunk.tokens)))
