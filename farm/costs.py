@@ -49,9 +49,13 @@ def prompt_steps(settings: Settings, samplers: Samplers = BUILT_IN) -> int:
 
     A1111 counts evaluations of the model there, and two for each step of samplers that ask twice.
     """
-    row = samplers[settings.sampler]
+    return steps_of_prompt(settings.steps, samplers[settings.sampler])
+
+
+def steps_of_prompt(steps: int, row: Sampler) -> int:
+    """As `prompt_steps`, for so many steps of a sampler."""
     twice = not row.chooses_steps and row.evaluations(_MANY) > 1.5 * _MANY
-    return settings.steps * 2 if twice else settings.steps
+    return steps * 2 if twice else steps
 
 
 _MANY = 100

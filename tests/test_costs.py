@@ -7,7 +7,7 @@ import torch
 
 from farm.cell import Cell, Settings
 from farm.cluster.tasks import cost, tasks_of
-from farm.costs import evaluations, evaluations_at, first_pass, first_rows, rows
+from farm.costs import evaluations, evaluations_at, first_pass, first_rows, prompt_steps, rows
 from farm.layout import Layout
 from farm.plan import Plan
 from farm.render.recipes import OPTIONS
@@ -132,3 +132,19 @@ def test_what_shares_a_first_pass_is_leased_together(change, shares: bool) -> No
     assert (first_pass(changed) == first_pass(BASE)) == shares
     one, other = tasks_of([Cell(1, (), BASE, key="a"), Cell(2, (), changed, key="b")])
     assert (one.group == other.group) == shares
+
+
+TWICE = {"Heun", "DPM2", "DPM2 a", "DPM++ 2S a", "DPM++ SDE", "Restart"}
+"""A1111's `second_order`, whose prompts are laid over twice as many steps."""
+
+
+@pytest.mark.parametrize("row", SAMPLERS, ids=lambda row: row.name)
+def test_prompts_are_laid_over_the_steps_that_a1111_counts(row: Sampler) -> None:
+    for steps in (1, 7, 20):
+        wanted = replace(BASE, sampler=row.name, steps=steps)
+        assert prompt_steps(wanted) == steps * (2 if row.name in TWICE else 1)
+        assert (
+            prompt_steps(wanted) >= evaluations(wanted)
+            or row.chooses_steps
+            or row.name in ("PLMS", "Restart")
+        )

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from farm import __version__
-from farm.cli import init, listing, plan, run
+from farm.cli import init, listing, plan, prompt, run
 from farm.errors import BadInput, FarmError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("plan")(plan.plan)
 app.command("check")(plan.check)
+app.command("prompt")(prompt.prompt)
 app.command("schema")(listing.schema)
 app.command("samplers")(listing.samplers)
 app.command("schedules")(listing.schedules)

@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from farm.axes import BadValue
 from farm.cli.misfits import misfits
+from farm.document import Mistakes
 from farm.errors import BadInput, Problem
 from farm.job import Job, Vocabulary, load_job, read_drawn
+from farm.kinds import Reading, Seeds
 from farm.plan import Plan, compile_job
 from farm.plugins import find_plugins
+from farm.settings import SETTINGS
 from farm.weights.catalog import Checkpoint, Hashes, find_checkpoints
 from farm.workspace import Workspace
 
@@ -72,6 +76,25 @@ def _load(path: Path, overrides: Sequence[str], place: Place) -> Job:
     job = load_job(path, place.vocabulary, overrides)
     drawn = read_drawn(place.results / job.name / "job.yaml")
     return load_job(path, place.vocabulary, overrides, drawn) if drawn else job
+
+
+def find_checkpoint(name: str, option: str) -> Checkpoint:
+    """The checkpoint that a name, a file stem or a hash means.
+
+    Args:
+        name: as jobs write it.
+        option: where it was given, for messages.
+
+    Raises:
+        BadInput: if there is none, or several.
+    """
+    place = look_around(None)
+    reading = Reading(place.vocabulary.models, Seeds(), Mistakes())
+    try:
+        [(_, found), *_] = SETTINGS["model"].expand([name], 0, reading)
+    except BadValue as mistake:
+        raise BadInput([Problem(option, str(mistake))]) from mistake
+    return place.checkpoints[str(found)]
 
 
 def _other_names(checkpoint: Checkpoint, hashes: Hashes) -> tuple[str, ...]:

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from farm.cli.jobs import load_plans, look_around
+from farm.cli.oddities import prompt_warnings, shortened
 from farm.plan import Plan
+from farm.weights.addons import find_addons
 
 BYTES_PER_PIXEL = 1.75
 """What a rendered picture takes as PNG, about; measured on tiny-cats' pictures."""
@@ -31,15 +33,23 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what a job comes to: cells, evaluations, what is shared, space on disk."""
-    [compiled] = load_plans([job], overrides or [], look_around(None))
-    facts = facts_of(compiled)
+    place = look_around(None)
+    [compiled] = load_plans([job], overrides or [], place)
+    warnings = prompt_warnings(compiled, find_addons(place.workspace.model_folders))
+    facts = facts_of(compiled) | {"warnings": warnings}
     print(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else _in_words(compiled, facts))
 
 
 def check(jobs: JobFiles, overrides: Overrides = None) -> None:
-    """Look for every mistake in job files without rendering; exit status 2 if there is one."""
-    for compiled in load_plans(jobs, overrides or [], look_around(None)):
+    """Look for every mistake in job files without rendering; exit status 2 if there is one.
+
+    What looks odd in a prompt, but means something, is a warning.
+    """
+    place = look_around(None)
+    for compiled in load_plans(jobs, overrides or [], place):
         print(f"{compiled.name}: {counted(len(compiled.cells), 'cell')}, no mistakes")
+        for warning in shortened(prompt_warnings(compiled, find_addons(place.workspace.model_folders))):
+            print(warning)
 
 
 def counted(number: int, noun: str) -> str:
@@ -77,6 +87,10 @@ def _in_words(compiled: Plan, facts: dict[str, Any]) -> str:
         *axes,
         *_steps(compiled),
         *compiled.notes,
+        *(
+            [f"{counted(len(facts['warnings']), 'warning')} about prompts: farm check lists them"]
+            * bool(facts["warnings"])
+        ),
         f"evaluations of the model: {facts['evaluations']}",
         f"rows through the UNet: {facts['rows']}, after {facts['shared_rows']} that are shared",
         f"text encodings: {facts['text_encodings']}",

@@ -38,12 +38,35 @@ _WHEN = re.compile(
 _CLOSING = {"(": ")", "[": "]"}
 
 
+class _Bare(Exception):
+    """Something at a place without which a text could have edits."""
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+
 def marks(text: str) -> list[Mark]:
     """The tokens of edits and alternations in the order of the text; none if all of it is to be left alone.
 
     A closing bracket belongs to the last one that was opened, or else to none, and then none of those that
     are open has a partner either.
     """
+    try:
+        return _read(text)
+    except _Bare:
+        return []
+
+
+def bare(text: str) -> int | None:
+    """The place of a bar outside of all alternations, or of a backslash before nothing, or None."""
+    try:
+        _read(text)
+    except _Bare as found:
+        return found.place
+    return None
+
+
+def _read(text: str) -> list[Mark]:
     if ":" not in text and "|" not in text:
         return []
     found: list[Mark] = []
@@ -53,36 +76,37 @@ def marks(text: str) -> list[Mark]:
         if token in _CLOSING:
             groups.append(_Group(token, start))
         elif token in ")]":
-            own = _closed(groups, text, start)
-            if own is None:
-                return []
-            found += own
+            found += _closed(groups, text, start)
         elif token == ":" and groups:
             groups[-1].colons.append(start)
         elif token == "|" and groups:
             groups[-1].bars.append(start)
         elif token in "|\\":
-            return []
-    return [] if _has_bars(groups) else sorted(found)
+            raise _Bare(start)
+    _check_bars(groups)
+    return sorted(found)
 
 
-def _closed(groups: list[_Group], text: str, end: int) -> Sequence[Mark] | None:
-    """The tokens of the group that a bracket closes; None if a bar is left outside of all alternations."""
+def _closed(groups: list[_Group], text: str, end: int) -> Sequence[Mark]:
+    """The tokens of the group that a bracket closes."""
     if not groups or _CLOSING[groups[-1].opening] != text[end]:
-        lost = _has_bars(groups)
+        _check_bars(groups)
         groups.clear()
-        return None if lost else ()
+        return ()
     group = groups.pop()
     own = _marks_of(group, text, end) if group.sound else None
     if own is not None:
         return own
+    _check_bars([group])
     if groups:
         groups[-1].sound = False
-    return None if group.bars else ()
+    return ()
 
 
-def _has_bars(groups: Sequence[_Group]) -> bool:
-    return any(group.bars for group in groups)
+def _check_bars(groups: Sequence[_Group]) -> None:
+    """These groups are no alternations."""
+    if bars := [bar for group in groups for bar in group.bars]:
+        raise _Bare(min(bars))
 
 
 def _marks_of(group: _Group, text: str, end: int) -> Sequence[Mark] | None:

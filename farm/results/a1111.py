@@ -30,6 +30,8 @@ _LATER_AUTOMATIC = {
 }  # fmt: skip
 """What versions since 1.9 take a sampler's name alone for; `uniform` where nothing stands."""
 
+_EMPHASES = {"no norm": "No norm", "comfyui": "ComfyUI", "ignore": "Ignore"}
+
 _OF_THEIR_OWN = frozenset({"DDIM", "PLMS", "UniPC"})
 """Samplers for which A1111 has no schedule to choose."""
 
@@ -89,6 +91,7 @@ def sampling_keys(settings: Settings) -> Keys:
         "NGMS": settings.negative_guidance_minimum_sigma or None,
         "CFG Rescale phi": settings.guidance_rescale or None,
         "Noise Schedule": "Zero Terminal SNR" if settings.zero_terminal_snr else None,
+        "Emphasis": _EMPHASES.get(settings.emphasis),
     }
 
 

@@ -1,5 +1,6 @@
 """CLIP's tokenizer, as the text encoder of a checkpoint wants its chunks."""
 
+import json
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -7,8 +8,15 @@ from typing import Any
 
 from transformers import CLIPTokenizer
 
+from farm.errors import FarmError, described
 from farm.prompts.chunks import Chunk, chunked
 from farm.prompts.emphasis import Section
+
+POSITIONS = 77
+"""That CLIP's text encoder has."""
+
+CLIP = Path(__file__).parent / "clip_tokenizer"
+"""The folder of CLIP's own, as Stable Diffusion 1.x and 2.x have it."""
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -24,6 +32,23 @@ def load_tokenizer(folder: Path) -> Any:
     if not whole.is_file() and not all(part.is_file() for part in parts):
         raise FileNotFoundError(f"{folder} has neither tokenizer.json nor vocab.json and merges.txt")
     return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def tokenizer_of(checkpoint: Path | None) -> "Tokenizer":
+    """The tokenizer of a checkpoint, without its networks; CLIP's own if there is none.
+
+    Raises:
+        FarmError: it cannot be read.
+    """
+    try:
+        if checkpoint is None:
+            return Tokenizer(load_tokenizer(CLIP), POSITIONS)
+        config = json.loads((checkpoint / "text_encoder" / "config.json").read_text(encoding="utf-8"))
+        return Tokenizer(load_tokenizer(checkpoint / "tokenizer"), config["max_position_embeddings"])
+    except Exception as error:  # whatever the libraries raise about files that are missing, torn or foreign
+        raise FarmError(
+            f"the tokenizer of {checkpoint or CLIP} cannot be read: {described(error)}"
+        ) from error
 
 
 class Tokenizer:

@@ -67,7 +67,8 @@ def test_neighbours_differ_in_weight_and_none_is_empty(text):
 @pytest.mark.parametrize(
     "text",
     ["(" * 100_000, "()" * 50_000, "([" * 25_000 + "])" * 25_000, "(a" * 50_000,
-     "([" * 25_000 + "a)]" * 25_000, ":1.3)" * 20_000, "BREAK " * 15_000, " " * 100_000, ": " * 50_000, "\\" * 99_999],
+     "([" * 25_000 + "a)]" * 25_000, ":1.3)" * 20_000, "BREAK " * 15_000, " " * 100_000,
+     ": " * 50_000, "\\" * 99_999],
     ids=lambda text: text[:6],
 )  # fmt: skip
 def test_nothing_is_too_deep_or_too_long(text):

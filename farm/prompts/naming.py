@@ -1,0 +1,50 @@
+"""What a prompt names beside words: files of LoRA and hypernetworks in tags, and embeddings in its text."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+
+from farm.errors import near_name, quoted
+from farm.prompts.grammar import parse
+from farm.prompts.oddities import Oddity
+
+Known = Mapping[str, Collection[str]]
+"""Names of files by the kind of tag that names them; those of embeddings under `embedding`."""
+
+EMBEDDING = "embedding"
+
+
+def embeddings(text: str, names: Collection[str]) -> list[tuple[int, int, str]]:
+    """Where the names of embeddings stand in a text: start, end, name. As to CLIP, case does not matter."""
+    if not names:
+        return []
+    by_folded = {name.casefold(): name for name in names}
+    longest_first = sorted(by_folded, key=len, reverse=True)
+    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)", re.IGNORECASE)
+    return [(*match.span(), by_folded.get(match[0].casefold(), match[0])) for match in pattern.finditer(text)]
+
+
+def unapplied(text: str, known: Known, negative: bool = False) -> list[Oddity]:
+    """The tags and embeddings of a prompt, and why they do nothing."""
+    found = [
+        Oddity(start, end, f"the embedding {quoted(name)} is not applied yet: it is encoded as words")
+        for start, end, name in embeddings(text, known.get(EMBEDDING, ()))
+    ]
+    return sorted([*found, *([] if negative else _of_tags(text, known))])
+
+
+def _of_tags(text: str, known: Known) -> Iterator[Oddity]:
+    start = 0
+    for tag in parse(text).tags:
+        start = text.index(str(tag), start)
+        yield Oddity(start, start + len(str(tag)), _why(tag.kind, tag.arguments[0], known))
+        start += len(str(tag))
+
+
+def _why(kind: str, name: str, known: Known) -> str:
+    kinds = [other for other in known if other != EMBEDDING]
+    if kind not in kinds:
+        return f"{quoted(kind)} is no kind of tag, and left out; there are {', '.join(kinds)}"
+    if name not in known[kind]:
+        near = near_name(name, known[kind])
+        return f"there is no {kind} called {quoted(name)}" + (f"; did you mean {near!r}?" if near else "")
+    return f"the {kind} {quoted(name)} is not applied yet: the picture is as without it"

@@ -1,0 +1,287 @@
+"""The prompt language in pictures: against plain loops, and against diffusers with compel's embeddings."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from compel import Compel, SplitLongTextMode
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, StableDiffusionPipeline
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from farm.cell import Settings
+from farm.prompts.emphasis import weighted
+from farm.render.requests import EncodeText, Open, Weights
+from farm.render.runner import Runner
+from farm.weights.checkpoint import Networks
+from tests.render.on_the_model import decoded
+from tests.render.oracles import k_diffusion
+from tests.render.rendering import LEVELS, Counting, apart, render
+
+BASE = Settings("m", "", "blurry", "Euler", 6, 5.0, 3, 64, 64, schedule="uniform")
+EMPTY = [[("", 1.0)]]
+
+Chunks = list[list[tuple[str, float]]]
+"""Texts with weights, chunk by chunk, as somebody would read them out of a prompt by hand."""
+
+Said = Callable[[int], list[tuple[float, Chunks]]]
+"""For an evaluation of the model, counted from 0: the weight and the text of each condition."""
+
+
+def always(*conditions: tuple[float, Chunks]) -> Said:
+    return lambda evaluation: list(conditions)
+
+
+def plain(text: str) -> Chunks:
+    return [[(text, 1.0)]]
+
+
+PHRASE = "a red cat with a hat"
+LONG = ", ".join([PHRASE] * 29)
+"""203 tokens: of each 75, the last 5 stand behind the last comma."""
+
+CASES: dict[str, tuple[str, Said]] = {
+    "editing": (
+        "a [ginger:black:0.5] cat",
+        lambda step: [(1, plain("a ginger cat" if step <= 3 else "a black cat"))],
+    ),
+    "editing, a step": (
+        "a cat[ with a hat:2]",
+        lambda step: [(1, plain("a cat" + " with a hat" * (step > 2)))],
+    ),
+    "editing, taken away": ("a [red:: 1 ]cat", lambda step: [(1, plain("a " + "red" * (step <= 1) + "cat"))]),
+    "editing, nested": (
+        "a [red:[blue:black:4]:2] cat",
+        lambda step: [(1, plain("a red cat" if step <= 2 else "a blue cat" if step <= 4 else "a black cat"))],
+    ),
+    "editing, a longer text": (
+        "a cat[ BREAK a hat:3]",
+        lambda step: [(1, [*plain("a cat"), *(EMPTY if step <= 3 else plain("a hat"))])],
+    ),
+    "alternation": (
+        "a [ginger|black|] cat",
+        lambda step: [(1, plain(["a ginger cat", "a black cat", "a  cat"][max(step - 1, 0) % 3]))],
+    ),
+    "a weight that alternates": (
+        "a (cat:[1.4|0.6])",
+        lambda step: [(1, [[("a ", 1), ("cat", [1.4, 0.6][max(step - 1, 0) % 2])]])],
+    ),
+    "AND": (
+        "a ginger cat AND a blue background :0.7 AND a hat :-0.3",
+        always((1, plain("a ginger cat")), (0.7, plain("a blue background")), (-0.3, plain("a hat"))),
+    ),
+    "AND with editing": (
+        "a [red:black:2] cat AND [a hat|a scarf] :0.5",
+        lambda step: [
+            (1, plain("a red cat" if step <= 2 else "a black cat")),
+            (0.5, plain(["a hat", "a scarf"][max(step - 1, 0) % 2])),
+        ],
+    ),
+    "BREAK": ("a cat BREAK a blue background", always((1, [*plain("a cat"), *plain("a blue background")]))),
+    "weights": (
+        "a (ginger:1.4) cat, [a hat], ((green) eyes)",
+        always((1, [[("a ", 1), ("ginger", 1.4), (" cat, ", 1), ("a hat", 1 / 1.1), (", ", 1),
+                     ("green", 1.21), (" eyes", 1.1)]])),
+    ),
+    "a long prompt": (
+        LONG,
+        always((1, [*(plain(f"{PHRASE}, " * 10) * 2), *plain(", ".join([PHRASE] * 9))])),
+    ),
+}  # fmt: skip
+
+
+def encoded(chunks: Chunks, networks: Networks, clip_skip: int = 1) -> torch.Tensor:
+    """The states `(1, chunks · 77, channels)`: weights multiply, and the mean is restored."""
+    tokenizer, encoder, states = networks.tokenizer, networks.text_encoder, []
+    for pieces in chunks:
+        ids, weights = [tokenizer.bos_token_id], [1.0]
+        for text, weight in pieces:
+            tokens = tokenizer(text, add_special_tokens=False).input_ids
+            ids, weights = ids + tokens, weights + [weight] * len(tokens)
+        filling = 77 - len(ids)
+        ids += [tokenizer.eos_token_id, *[tokenizer.pad_token_id] * (filling - 1)]
+        weights += [1.0] * filling
+        hidden = encoder(torch.tensor([ids]), output_hidden_states=True).hidden_states[-clip_skip]
+        hidden = encoder.final_layer_norm(hidden)
+        weighted = hidden * torch.tensor(weights)[None, :, None]
+        states.append(weighted * hidden.mean() / weighted.mean())
+    return torch.cat(states, dim=1)
+
+
+@torch.inference_mode()
+def loop(wanted: Settings, said: Said, networks: Networks) -> np.ndarray:
+    """Euler's method with composable guidance, one row at a time."""
+    alphas = DDPMScheduler.from_config(networks.scheduler_config).alphas_cumprod
+
+    def unet(x: torch.Tensor, time: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        return networks.unet(x, time, encoder_hidden_states=states).sample
+
+    model = k_diffusion("external").DiscreteEpsDDPMDenoiser(unet, alphas, quantize=False)
+    sigmas = model.get_sigmas(wanted.steps)
+    generator = torch.Generator().manual_seed(wanted.seed)
+    x = torch.randn((1, 4, wanted.height // 8, wanted.width // 8), generator=generator) * sigmas[0]
+    for evaluation, (sigma, lower) in enumerate(pairwise(sigmas)):
+        ask = partial(model, x, sigma[None])
+        uncond = ask(states=encoded(plain(wanted.negative_prompt), networks, wanted.clip_skip))
+        denoised = uncond.clone()
+        for weight, chunks in said(evaluation):
+            cond = ask(states=encoded(chunks, networks, wanted.clip_skip))
+            denoised += wanted.cfg_scale * weight * (cond - uncond)
+        x = x + (x - denoised) / sigma * (lower - sigma)
+    return decoded(x, networks)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("clip_skip", [1, 2])
+@pytest.mark.parametrize("name", CASES)
+def test_equals_the_plain_loop(name: str, clip_skip: int, networks: Networks) -> None:
+    prompt, said = CASES[name]
+    wanted = replace(BASE, prompt=prompt, clip_skip=clip_skip)
+    assert apart(render([wanted], Counting(networks))[0], loop(wanted, said, networks)) <= LEVELS
+
+
+LENGTHS = (*[6] * 9, 4, 5, 7)
+"""Steps: six where it matters when something changes."""
+
+
+@pytest.mark.parity
+def test_all_of_it_in_one_batch_equals_the_plain_loops(networks: Networks) -> None:
+    """Texts of other lengths, rows of other numbers, other steps and scales, side by side."""
+    cells = [
+        (replace(BASE, prompt=prompt, steps=steps, cfg_scale=scale, seed=steps), said)
+        for (prompt, said), steps, scale in zip(CASES.values(), LENGTHS, (1, 4, 7) * 4, strict=True)
+    ]
+    pictures = render([wanted for wanted, _ in cells], Counting(networks))
+    for (wanted, said), picture in zip(cells, pictures, strict=True):
+        assert apart(picture, loop(wanted, said, networks)) <= LEVELS, wanted.prompt
+
+
+def test_different_prompts_are_different_pictures(networks: Networks) -> None:
+    """Else equality with the loops would say nothing."""
+    pictures = render([replace(BASE, prompt=prompt) for prompt, _ in CASES.values()], Counting(networks))
+    assert all(apart(one, other) > 3 * LEVELS for i, one in enumerate(pictures) for other in pictures[:i])
+
+
+def test_negative_prompts_change_as_well(networks: Networks) -> None:
+    wanted = replace(BASE, prompt="a cat", negative_prompt="[hat:scarf:2]")
+    [picture, same, first, second] = render(
+        [wanted, *(replace(wanted, negative_prompt=text) for text in ("[hat:scarf: 2]", "hat", "scarf"))],
+        Counting(networks),
+    )
+    assert apart(picture, same) == 0 and apart(picture, first) > LEVELS and apart(picture, second) > LEVELS
+
+
+# compel
+
+
+def embeddings(text: str, pipeline: StableDiffusionPipeline) -> torch.Tensor:
+    """What compel makes of its own syntax, every 75 tokens a chunk."""
+    compel = Compel(
+        pipeline.tokenizer,
+        pipeline.text_encoder,
+        truncate_long_prompts=False,
+        split_long_text_mode=SplitLongTextMode.BRUTAL,
+    )
+    return compel(text)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    ("prompt", "in_compel"),
+    [
+        ("a ginger cat", "a ginger cat"),
+        ("a (ginger:1.3) cat, (green eyes:1.1)", "a (ginger)1.3 cat, (green eyes)1.1"),
+        ("a (ginger cat with a (hat:1.2):1.5)", "a (ginger cat with a (hat)1.2)1.5"),
+        ("red cat " * 40 + "(blue background:1.4)", "red cat " * 40 + "(blue background)1.4"),
+        (" ".join(["a red cat with a hat"] * 34), " ".join(["a red cat with a hat"] * 34)),
+    ],
+)
+@torch.inference_mode()
+def test_equals_diffusers_with_the_embeddings_of_compel(
+    prompt: str, in_compel: str, networks: Networks, pipeline: StableDiffusionPipeline
+) -> None:
+    wanted = replace(
+        BASE, prompt=prompt, sampler="diffusers:DPMSolverMultistepScheduler", schedule="automatic",
+        emphasis="comfyui",
+    )  # fmt: skip
+    positive = embeddings(in_compel, pipeline)
+    negative = embeddings(" ".join([wanted.negative_prompt]), pipeline)
+    generator = torch.Generator().manual_seed(wanted.seed)
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(networks.scheduler_config)
+    sizes = len(positive[0]), len(negative[0])
+    if sizes[0] != sizes[1]:  # the pipeline takes equal lengths only
+        wanted, negative = replace(wanted, cfg_scale=1.0), negative.new_zeros(positive.shape)
+    theirs = pipeline(
+        prompt_embeds=positive, negative_prompt_embeds=negative, guidance_scale=wanted.cfg_scale,
+        num_inference_steps=wanted.steps, width=wanted.width, height=wanted.height,
+        latents=torch.randn((1, 4, 8, 8), generator=generator),
+    ).images[0]  # fmt: skip
+    assert apart(render([wanted], Counting(networks))[0], np.asarray(theirs)) <= LEVELS
+
+
+# What is encoded
+
+
+def encodings(networks: Networks, *cells: Settings) -> int:
+    """Chunks that went through the text encoder."""
+    render(cells, runner := Counting(networks))
+    return runner.rows("EncodeText")
+
+
+QUICK = replace(BASE, steps=1, negative_prompt="")
+
+
+@pytest.mark.parametrize(
+    ("prompts", "chunks"),
+    [
+        (["a cat"] * 50, 1),
+        (["[a cat|a hat]"], 2),
+        (["a [cat|hat]", "a hat", "a cat", "[a cat:a hat:0.5]"], 2),
+        ([f"a (cat:{weight / 10})" for weight in range(1, 20)], 1),  # weights act on what was encoded
+        (["a cat BREAK a hat", "a hat BREAK a cat", "a hat"], 2),
+        (["a cat AND a hat", "a hat AND a cat :0.5"], 3),  # and the empty negative prompt
+        ([LONG, f"{LONG}, blue"], 3),  # two chunks that are alike, and two endings
+        (["a cat[ BREAK a hat:3]"], 3),
+    ],
+)  # fmt: skip
+def test_every_chunk_is_encoded_once(prompts: list[str], chunks: int, networks: Networks) -> None:
+    cells = [replace(QUICK, prompt=prompt, cfg_scale=1.0, steps=6) for prompt in prompts]
+    assert encodings(networks, *cells) == chunks
+
+
+def test_texts_of_no_coefficient_are_not_encoded(networks: Networks) -> None:
+    wanted = replace(QUICK, prompt="a cat AND a hat :0", negative_prompt="blurry")
+    assert encodings(networks, wanted) == 2
+    assert encodings(networks, replace(wanted, cfg_scale=1.0)) == 1
+    assert encodings(networks, replace(wanted, cfg_scale=0.0)) == 1
+
+
+def test_rows_of_other_lengths_go_in_batches_of_their_own(networks: Networks) -> None:
+    short, long = replace(BASE, prompt="a cat", cfg_scale=1.0), replace(BASE, prompt=LONG, cfg_scale=1.0)
+    runner = Counting(networks)
+    render([replace(wanted, seed=seed) for seed in range(4) for wanted in (short, long)], runner)
+    assert [count for kind, count in runner.calls if kind == "Predict"] == [4, 4] * BASE.steps
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("clip_skip", range(1, 13))
+@torch.inference_mode()
+def test_clip_skip_takes_the_layer_that_diffusers_takes(
+    clip_skip: int, networks: Networks, pipeline: StableDiffusionPipeline
+) -> None:
+    """With a text encoder of 12 layers, as CLIP ViT-L/14 has."""
+    config = networks.text_encoder.config.to_dict() | {"num_hidden_layers": 12}
+    torch.manual_seed(0)
+    encoder = CLIPTextModel(CLIPTextConfig(**config)).eval()
+    deep = replace(networks, text_encoder=encoder)
+    [model] = Runner(lambda *_: deep, torch.device("cpu")).run([Open(weights := Weights("m"))])
+    [chunk] = model.tokenizer.chunks(weighted("a ginger cat"))
+    request = EncodeText(weights, model.tokenizer.filled(chunk), clip_skip)
+    [states] = Runner(lambda *_: deep, torch.device("cpu")).run([request])
+    hidden = encoder(torch.tensor([request.tokens]), output_hidden_states=True).hidden_states
+    theirs = encoder.final_layer_norm(hidden[-clip_skip])[0]
+    torch.testing.assert_close(states, theirs)
+    assert len({id(layer) for layer in hidden}) == 13
