@@ -20,6 +20,7 @@ HEAVY = ("torch", "ray", "diffusers", "transformers", "pandas", "scipy")
         ["--help"],
         ["plan", "small.yaml"],
         ["check", "small.yaml"],
+        ["prompt", "--help"],
         ["samplers"],
         ["samplers", "--diffusers"],
         ["schedules"],
