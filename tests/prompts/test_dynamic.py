@@ -1,0 +1,154 @@
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farm.prompts.dynamic import MOST, DynamicPrompts
+from farm.prompts.wildcards import BadDynamic, Wildcards
+
+WILDCARDS = Wildcards(
+    {
+        "animal": ("cat", "3::dog", "owl"),
+        "colours/warm": ("red", "orange"),
+        "colours/cold": ("blue",),
+        "deep": ("a {big|small} __animal__",),
+        "odd": ("[a|b] 100%", "no #1"),
+        "bad": ("{a",),
+        "empty": (),
+        "one": ("__two__",),
+        "two": ("x", "y __one__"),
+    },
+    "the test",
+)
+READER = DynamicPrompts(WILDCARDS)
+FOREIGN = "(a:1.2) [b|c] [d:e:0.5] <lora:f_g:1> BREAK  g AND h :0.5 \\(i\\) 100% $5 #1 j/k https://l /* m */"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a cat", ["a cat"]),
+        ("a {red|blue} cat", ["a red cat", "a blue cat"]),
+        ("{a|b} {c|d}", ["a c", "a d", "b c", "b d"]),
+        ("{a|{b|c}}", ["a", "b", "c"]),
+        ("{a|}", ["a", ""]),
+        ("{a|a}", ["a"]),
+        ("{a}", ["a"]),
+        ("{0.5::a|2::b}", ["a", "b"]),
+        ("{2$$ and $$a|b|c}", ["a and b", "a and c", "b and a", "b and c", "c and a", "c and b"]),
+        ("{0-1$$a|b}", ["", "a", "b"]),
+        ("__animal__", ["cat", "dog", "owl"]),
+        ("__colours/*__", ["blue", "red", "orange"]),
+        ("__warm__", ["red", "orange"]),
+        ("{__animal__|hen}", ["cat", "dog", "owl", "hen"]),
+        ("{2$$ & $$__colours/warm__}", ["red & orange", "orange & red"]),
+        ("__deep__", [f"a {size} {animal}" for size in ("big", "small") for animal in ("cat", "dog", "owl")]),
+        ("__odd__", ["[a|b] 100%", "no #1"]),
+        ("__{colours/warm|animal}__", ["red", "orange"]),
+        ("${c={red|blue}}a ${c} cat", ["a red cat", "a blue cat"]),
+        ("${c=!{red|blue}}a ${c} cat, ${c} hat", ["a red cat, red hat", "a blue cat, blue hat"]),
+        ("${c=red}${c} ${d:blue}", ["red blue"]),
+        ("%{a ... hat$${red|blue}}", ["a red hat", "a blue hat"]),
+        ("{[a|b] c|d}", ["[a|b] c", "d"]),
+        ("[a|{b|c}]", ["[a|b]", "[a|c]"]),
+        ("[{a|b}:c:0.5]", ["[a:c:0.5]", "[b:c:0.5]"]),
+        ("{~a|b} {@c|d} {!e}", ["a c e", "a d e", "b c e", "b d e"]),
+        ("{a|{~b|c}}", ["a", "b", "c"]),
+        ("a\t {b|c}\n\n d", ["a\t b\n\n d", "a\t c\n\n d"]),
+        ("# why\n{a|b} # so", ["a ", "b "]),
+        (f"{FOREIGN} {{m|n}} {FOREIGN}", [f"{FOREIGN} m {FOREIGN}", f"{FOREIGN} n {FOREIGN}"]),
+        (f"{{{FOREIGN}|m}}", [FOREIGN, "m"]),
+        ("a} {b|c}", ["a} b", "a} c"]),
+    ],
+)  # fmt: skip
+def test_variants(text, expected):
+    assert READER.variants(text) == expected
+
+
+def test_there_are_never_many_more_than_asked_for():
+    assert len(READER.variants("{a|b|c|d} " * 4)) == 256
+    assert len(READER.variants("{a|b|c|d|e|f|g|h} " * 30)) == MOST + 1
+    assert len(READER.variants("{a|b|c|d|e|f|g|h} " * 30, 5)) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a {red|blue", "'a {red|blue' cannot be read from '{red|blue' on; is it closed?"),
+        ("a __animal", "'a __animal' cannot be read from '__animal' on; is it closed?"),
+        ("{" * 300 + "}" * 300, "is nested too deeply, or has too many variants"),
+        ("__animals__", "there is no wildcard 'animals'; did you mean 'animal'? (looked for in the test)"),
+        ("{a|b|__nothing__}", "there is no wildcard 'nothing' (looked for in the test)"),
+        ("__empty__", "there is no wildcard 'empty'"),
+        ("__../x__", "there is no wildcard '../x'"),
+        ("__bad__", "wildcard 'bad': '{a' cannot be read from '{a' on"),
+        ("__one__", "the wildcard 'one' leads back to itself: one → two → one"),
+        ("${v}", "'${v}' cannot be read: Variable v is not defined in this context"),
+        ("${v={a|${v}}}${v}", "is nested too deeply, or has too many variants"),
+        ("{2$$__animal__|__animal__}", "stands for no text at all"),
+        ("a {2$$__animal__|__animal__}", "stands for no text at all"),
+    ],
+)
+def test_what_cannot_be_multiplied_out(text, message, capfd):
+    with pytest.raises(BadDynamic) as caught:
+        READER.variants(text)
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_search_without_end_is_given_up():
+    options = "|".join(
+        ["{a|b}", "{b|a}", "{a|b|}", "{b|a|}", "{|a|b}", "{|b|a}", "{a||b}", "{b||a}", "{a|b||}"]
+    )
+    with pytest.raises(BadDynamic, match="too much in it to try out"):
+        READER.variants(f"{{9$${options}}}")
+
+
+def test_a_choice_is_that_of_its_seed():
+    text = "{2$$ and $$a|b|c} __animal__ {~red|blue} ${v=!{x|y}}${v}${v} __deep__ {!1|2}"
+    seeds = [str(seed) for seed in range(50)]
+    drawn = [READER.choice(text, seed) for seed in seeds]
+    assert len(set(drawn)) > 40
+    assert [DynamicPrompts(WILDCARDS).choice(text, seed) for seed in reversed(seeds)] == drawn[::-1]
+    assert READER.choice("{red|green|blue} {cat|dog|owl|hen}", "1") == "green dog"  # on any machine
+    assert READER.choice("a [b|c] $5", "1") == "a [b|c] $5"
+
+
+def test_choices_follow_weights():
+    drawn = [READER.choice("__animal__", str(seed)) for seed in range(1000)]
+    assert 520 < drawn.count("dog") < 680
+    drawn = [READER.choice("{9::a|b}", str(seed)) for seed in range(1000)]
+    assert 850 < drawn.count("a") < 950
+
+
+@pytest.mark.parametrize(
+    "text", ["a {b", "__nothing__", "{a|b|__nothing__}", "${v}", "__one__", "{0::a|0::b}"]
+)
+def test_what_cannot_be_chosen_from(text, capfd):
+    with pytest.raises(BadDynamic):
+        READER.choice(text, "1")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_long_text_can_be_chosen_from():
+    assert len(READER.choice("x{a|b}" * 500, "1")) == 1000
+
+
+@given(st.text(st.sampled_from("{}[]|$%_~!@:-1ab /#\n"), max_size=60))
+def test_any_text_gives_texts_or_a_mistake(text):
+    for read in (lambda: READER.variants(text, 20), lambda: [READER.choice(text, "1")]):
+        try:
+            assert all(isinstance(found, str) for found in read())
+        except BadDynamic as error:
+            assert len(str(error).splitlines()) == 1
+
+
+@given(st.text(st.sampled_from("[]|()<>:0.5 ab,$%\\&\n\t"), max_size=60))
+def test_what_the_syntax_does_not_know_comes_through(text):
+    assert READER.variants(text + " {x|y}") == [text + " x", text + " y"]
+
+
+def test_the_library_tells_nobody():
+    assert not logging.getLogger("dynamicprompts").propagate
