@@ -22,6 +22,7 @@ from fractions import Fraction
 
 from farm.cell import SettingValue
 from farm.errors import quoted
+from farm.prompts.styles import Style
 
 MAX_VALUES = 10_000
 """Of one axis."""
@@ -35,11 +36,15 @@ class AxisValue:
         title: what labels show.
         settings: the settings that this value sets, by name.
         replaces: for search-and-replace, pairs of (text searched for, text put in its place).
+        order: parts of the prompt, in the order in which they are put.
+        styles: that are put around the prompts, one after the other.
     """
 
     title: str
     settings: Mapping[str, SettingValue] = field(default_factory=dict)
     replaces: tuple[tuple[str, str], ...] = ()
+    order: tuple[str, ...] = ()
+    styles: tuple[Style, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

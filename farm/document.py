@@ -17,7 +17,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 from farm.axes import BadValue
 from farm.errors import BadInput, Problem, quoted
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 4 << 20
 MAX_NODES = 100_000
 """Of a file when every alias is replaced by what it stands for."""
 

@@ -11,6 +11,8 @@ from farm.axes import Axis, AxisValue
 from farm.cell import DEFAULTS, PluginUse, SettingValue
 from farm.document import (
     AFTER_FILE,
+    MAX_BYTES,
+    MAX_NODES,
     Mistakes,
     Place,
     Table,
@@ -19,14 +21,22 @@ from farm.document import (
     read_table,
     read_text,
 )
+from farm.entries import Swept
+from farm.errors import BadInput, Problem
+from farm.expansion import define, write_out
 from farm.jobfile import check_shape, job_schema, list_at, table_at
 from farm.kinds import Names, Reading, Seeds
 from farm.layout import Layout, read_layout
 from farm.overrides import job_text, override
+from farm.prompt_axes import read_styles
+from farm.prompt_checks import check_styles, check_texts
+from farm.prompt_sources import CHOICE, read_sources
+from farm.prompts.styles import Style
+from farm.prompts.wildcards import Wildcards
 from farm.sampling import BUILT_IN, Samplers
 from farm.settings import MAX_SEED, NEEDED, SETTINGS, read_value
 from farm.skip import Skip, read_skips
-from farm.sweep import Swept, check_axes, read_sweep, settings_of
+from farm.sweep import check_axes, read_sweep, settings_of
 from farm.uses import PluginInfo, read_plugins
 
 __all__ = ["MAX_CELLS", "Job", "PluginInfo", "Vocabulary", "job_schema", "load_job", "read_drawn"]
@@ -46,11 +56,13 @@ class Vocabulary:
         models: canonical names of checkpoints, each with the other names it answers to.
         plugins: by name.
         samplers: and schedules, without those of plugins.
+        root: the folder in which files are looked for that are not beside a job.
     """
 
     models: Names
     plugins: Mapping[str, PluginInfo]
     samplers: Samplers = BUILT_IN
+    root: Path = Path()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +77,13 @@ class Job:
         layout: of the sheet.
         plugins: in the order of the file, with complete settings.
         drawn: the random seeds, in the order in which they were drawn.
-        job_yaml: a job file that gives the same cells: the file as it is, unless options, the job's name or
-            drawn seeds have to be written in.
+        job_yaml: a job file that gives the same cells: the file as it is, unless options, the job's name,
+            drawn seeds or what comes from other files have to be written in.
         samplers: that it can name: the built-in ones and those of its plugins.
         places: where the settings that are given stand, by name.
+        styles: that all its prompts have around them, one after the other.
+        draws: whether each cell's prompts are drawn from what its dynamic prompts stand for.
+        wildcards: that they can use.
     """
 
     name: str
@@ -81,6 +96,9 @@ class Job:
     job_yaml: str
     samplers: Samplers = BUILT_IN
     places: Mapping[str, Place] = field(default_factory=dict, compare=False)
+    styles: tuple[Style, ...] = ()
+    draws: bool = False
+    wildcards: Wildcards = field(default=Wildcards(), compare=False)
 
 
 def load_job(
@@ -108,21 +126,58 @@ def load_job(
     unseeded = Reading(vocabulary.models, Seeds(), mistakes, samplers, complete)
     override(tree, overrides, unseeded)
     check_shape(tree, mistakes)
+    sources = read_sources(tree, (path.parent, vocabulary.root), mistakes)
+    written_out = write_out(tree, sources, path.parent, mistakes)
     written_seeds = _drawn_seeds(tree, mistakes)
-    reading = replace(unseeded, seeds=Seeds(drawn or written_seeds))
+    reading = replace(unseeded, seeds=Seeds(drawn or written_seeds), styles=sources.styles)
     name = _name(tree, path, mistakes)
     base = _base(tree, reading)
+    styles = read_styles(tree.get(Text("styles"), Text.at(tree.place, "")), reading)
     swept = _axes(tree, base, reading)
     axes = tuple(entry.axis for entry in swept)
     places = _places(tree, swept)
     _check_base(tree, base, axes, mistakes)
     _check_alternatives(places, mistakes)
+    check_styles(sources, styles, axes, tree.place, mistakes)
     skips = read_skips(list_at(tree, "skip"), axes, reading)
     layout = read_layout(table_at(tree, "sheet"), axes, reading)
     mistakes.raise_any()
-    if overrides or "name" not in tree or reading.seeds.drawn != written_seeds:
+    drawn_seeds = reading.seeds.drawn
+    if (
+        define(tree, sources, axes, styles) | written_out
+        or overrides
+        or "name" not in tree
+        or drawn_seeds != written_seeds
+    ):
         text = job_text(tree, name, reading.seeds.drawn)
-    return Job(name, base, axes, skips, layout, plugins, reading.seeds.drawn, text, samplers, places)
+        _check_size(text, tree.place)
+    draws = sources.dynamic == CHOICE
+    return Job(
+        name,
+        base,
+        axes,
+        skips,
+        layout,
+        plugins,
+        drawn_seeds,
+        text,
+        samplers,
+        places,
+        styles,
+        draws,
+        sources.wildcards,
+    )
+
+
+def _check_size(text: str, place: Place) -> None:
+    """What could not be read again is not written.
+
+    Raises:
+        BadInput: if it is too large.
+    """
+    if len(text.encode(errors="replace")) > MAX_BYTES or 2 * text.count("\n") > MAX_NODES:
+        size = f"{MAX_BYTES // 1024} KiB or {MAX_NODES // 2} lines"
+        raise BadInput([Problem(str(place), f"with all its texts written out the job is larger than {size}")])
 
 
 def read_drawn(path: Path) -> tuple[int, ...]:
@@ -173,7 +228,7 @@ def _axes(tree: Table, base: Mapping[str, Any], reading: Reading) -> list[Swept]
     sweep = table_at(tree, "sweep")
     swept = [*read_sweep(sweep, reading), *_seeds_axis(tree, int(base["seed"]), reading)]
     check_axes(swept, reading)
-    _check_searches(swept, base, reading.mistakes)
+    check_texts(swept, base, reading.mistakes)
     cells = prod(len(entry.axis.values) for entry in swept)
     if cells > MAX_CELLS:
         place = place_of(tree, ("sweep",))
@@ -192,22 +247,6 @@ def _seeds_axis(tree: Table, first: int, reading: Reading) -> list[Swept]:
         return []
     values = [AxisValue(str(seed), {"seed": seed}) for seed in range(first, first + count)]
     return [Swept(place, Axis("seed", tuple(values)))]
-
-
-def _check_searches(swept: Sequence[Swept], base: Mapping[str, Any], mistakes: Mistakes) -> None:
-    """Note texts that are searched for, but stand in no prompt that any combination can have by then."""
-    prompts = [str(base.get(name, "")) for name in _PROMPTS]
-    values = [(entry, value) for entry in swept for value in entry.axis.values]
-    prompts += [str(value.settings.get(name, "")) for _, value in values for name in _PROMPTS]
-    for entry, axis in ((entry, entry.axis) for entry in swept):
-        for searched in dict.fromkeys(pair[0] for value in axis.values for pair in value.replaces):
-            if not any(searched in prompt for prompt in prompts):
-                what = f"replace: {searched!r} is in neither the prompt nor the negative prompt"
-                mistakes.add(entry.place, what)
-        prompts += [pair[1] for value in axis.values for pair in value.replaces]
-
-
-_PROMPTS = ("prompt", "negative_prompt")
 
 
 def _check_base(tree: Table, base: Mapping[str, Any], axes: Sequence[Axis], mistakes: Mistakes) -> None:

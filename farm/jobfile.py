@@ -17,9 +17,13 @@ from farm.cell import DEFAULTS
 from farm.document import Items, Mistakes, Table, Text, place_of
 from farm.errors import quoted
 from farm.kinds import nearest
+from farm.prompt_axes import MOST_PARTS
+from farm.prompt_sources import MAX_PROMPTS, MODES, STYLE_TEXTS
+from farm.prompts.dynamic import MOST
 from farm.sampling import AUTOMATIC
-from farm.settings import NEEDED, SETTINGS
+from farm.settings import NEEDED, PROMPTS, SETTINGS
 
+_SCALARS = ["string", "number", "boolean"]
 _TEXT = {"type": "string"}
 _TITLED = {
     "type": "object",
@@ -37,20 +41,46 @@ def _several(value: dict[str, Any], *more: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [*one, {"type": "array", "items": {"anyOf": [*one, *more]}, "minItems": 1}]}
 
 
+_LINES = {
+    "type": "object",
+    "description": "The lines of a text file beside the job, each a value.",
+    "properties": {"lines": _TEXT},
+    "required": ["lines"],
+    "additionalProperties": False,
+}
+_LINES_REFERENCE = {"$ref": "#/$defs/Lines"}
+
+
+def _axis(name: str, value: dict[str, Any], *more: dict[str, Any]) -> dict[str, Any]:
+    """JSON Schema of an axis that is a setting."""
+    if name not in PROMPTS:
+        return _several(value, *more)
+    return {"anyOf": [*_several(value, *more, _LINES_REFERENCE)["anyOf"], _LINES_REFERENCE]}
+
+
+_NAMES = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}
 _ZIP = {
     "type": "object",
-    "properties": {name: _several(row.schema()) for name, row in SETTINGS.items()},
+    "properties": {name: _axis(name, row.schema()) for name, row in SETTINGS.items()},
     "additionalProperties": False,
 }
 _SWEEP = {
     "type": "object",
     "properties": {
-        **{name: _several(row.schema(), _TITLED_REFERENCE) for name, row in SETTINGS.items()},
+        **{name: _axis(name, row.schema(), _TITLED_REFERENCE) for name, row in SETTINGS.items()},
         "replace": {
             "type": "object",
             "description": "Texts searched for in the prompts, each with the texts put in their place.",
             "additionalProperties": {"type": ["string", "number", "array"]},
         },
+        "order": {
+            "description": "Parts of the prompt, which are put into every order.",
+            "type": ["array", "string"],
+            "items": {"type": _SCALARS},
+            "minItems": 2,
+            "maxItems": MOST_PARTS,
+        },
+        "styles": {"description": "Styles, several joined by +; none; all."} | _NAMES,
         "zip": {
             "description": "Settings whose values go together, one by one, as a single axis.",
             "anyOf": [{"$ref": "#/$defs/Zip"}, {"type": "array", "items": {"$ref": "#/$defs/Zip"}}],
@@ -58,8 +88,16 @@ _SWEEP = {
     },
     "additionalProperties": {"type": "array", "items": _TITLED_REFERENCE},
 }
-_SCALARS = ["string", "number", "boolean"]
 _CONDITION = {"type": [*_SCALARS, "array"], "items": {"type": _SCALARS}}
+_STYLE = {
+    "type": "object",
+    "properties": {name: _TEXT for name in STYLE_TEXTS},
+    "minProperties": 1,
+    "additionalProperties": False,
+}
+_WILDCARD = {"anyOf": [{"type": _SCALARS}, {"type": "array", "items": {"type": _SCALARS}, "minItems": 1}]}
+_MODES = {"enum": [*MODES, False]}
+_MOST = {"type": "integer", "minimum": 1, "maximum": MOST, "default": MAX_PROMPTS}
 _SEEDS = {"type": "integer", "minimum": 1, "maximum": 10_000}
 
 
@@ -96,7 +134,22 @@ class _Frame(_Strict):
         None, description="How many pictures of each, with seed, seed + 1, …; an axis called seed."
     )
     sweep: dict[str, Any] = Field(
-        {}, description="Axes: a setting's name with its values, replace, zip, or a name of your own."
+        {}, description="Axes: a setting with its values, replace, order, styles, zip, or a name of your own."
+    )
+    styles: Annotated[Any, _schema(_NAMES)] = Field(
+        None, description="Styles that all prompts have around them, one after the other."
+    )
+    define_styles: Annotated[dict[str, Any], _schema({"additionalProperties": _STYLE})] = Field(
+        {}, description="Styles of this job, beside those of styles.csv: a prompt, a negative_prompt or both."
+    )
+    dynamic_prompts: Annotated[Any, _schema(_MODES)] = Field(
+        None, description="{a|b} and __wildcard__ in prompts: off, an axis of all, or a choice for each seed."
+    )
+    max_prompts: Annotated[Any, _schema(_MOST)] = Field(
+        None, description="Of an axis that dynamic prompts become."
+    )
+    define_wildcards: Annotated[dict[str, Any], _schema({"additionalProperties": _WILDCARD})] = Field(
+        {}, description="Wildcards of this job, beside the files under wildcards: names with lists of texts."
     )
     skip: Annotated[list[Any], _schema({"type": "array", "items": {"additionalProperties": _CONDITION}})] = (
         Field([], description="Rules; a combination for which all conditions of one hold is left out.")
@@ -178,7 +231,7 @@ def job_schema() -> dict[str, Any]:
     """JSON Schema of job files, for editors that complete and check while somebody types."""
     schema = JobFile.model_json_schema()
     schema["properties"]["sweep"] |= _SWEEP
-    schema["$defs"] |= {"TitledValue": _TITLED, "Zip": _ZIP}
+    schema["$defs"] |= {"TitledValue": _TITLED, "Zip": _ZIP, "Lines": _LINES}
     for described in (schema, schema["$defs"]["SheetFile"]):
         for entry in described["properties"].values():
             entry.pop("title", None)

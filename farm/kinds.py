@@ -10,6 +10,7 @@ from farm.axes import BadValue, expand_item, number_label, split_names, split_nu
 from farm.cell import SettingValue
 from farm.document import Mistakes
 from farm.errors import near_name, quoted
+from farm.prompts.styles import Styles
 from farm.sampling import BUILT_IN, Samplers
 
 MAX_PROMPT_BYTES = 100_000
@@ -53,6 +54,7 @@ class Reading:
         samplers: that there are.
         complete: whether these are all; False where a plugin that may add some could not be had, so that an
             unknown name is no mistake of its own.
+        styles: that there are.
     """
 
     models: Names
@@ -60,6 +62,7 @@ class Reading:
     mistakes: Mistakes
     samplers: Samplers = BUILT_IN
     complete: bool = True
+    styles: Styles = Styles()
 
 
 @dataclass(frozen=True, slots=True)

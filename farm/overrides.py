@@ -12,7 +12,7 @@ from farm.document import AFTER_FILE, PLAIN_TAG, Items, Mistakes, Place, Table, 
 from farm.kinds import Choice, Number, Reading, Seeds, nearest
 from farm.settings import SETTINGS, read_values
 
-_OTHERS = ("name", "seeds")
+_OTHERS = ("name", "seeds", "styles", "dynamic_prompts", "max_prompts")
 
 
 def override(tree: Table, options: Sequence[str], reading: Reading) -> None:
@@ -40,7 +40,11 @@ def override(tree: Table, options: Sequence[str], reading: Reading) -> None:
 
 def _kind(name: str, value: str) -> str:
     """YAML's guess where a number is wanted; elsewhere, as for a hash that is all digits, it is a text."""
-    return kind_of(value) if name == "seeds" or isinstance(SETTINGS.get(name), Number | Choice) else "str"
+    return (
+        kind_of(value)
+        if name in ("seeds", "max_prompts") or isinstance(SETTINGS.get(name), Number | Choice)
+        else "str"
+    )
 
 
 _ALTERNATIVES = {"steps": "evaluations", "evaluations": "steps"}

@@ -12,10 +12,11 @@ from farm.document import Place
 from farm.errors import BadInput, Problem
 from farm.job import Job
 from farm.layout import Layout as Layout
-from farm.prompts.replacing import replaced
 from farm.remarks import Remarks
 from farm.resolving import completed, settled
 from farm.sampling import BUILT_IN, Samplers
+from farm.settings import PROMPTS
+from farm.wording import BadWording, Wording
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +111,24 @@ def compile_job(job: Job) -> Plan:
 
 def _said_at_the_top(job: Job) -> dict[str, SettingValue]:
     swept = {name for axis in job.axes for value in axis.values for name in value.settings}
-    searched = any(value.replaces for axis in job.axes for value in axis.values)
-    changed = swept | {"prompt", "negative_prompt"} if searched else swept
+    values = [value for axis in job.axes for value in axis.values]
+    worded = job.draws or job.styles or any(value.replaces or value.order or value.styles for value in values)
+    changed = swept | set(PROMPTS) if worded else swept
     return {name: value for name, value in job.base.items() if name in job.places and name not in changed}
 
 
 def _cells(job: Job, remarks: Remarks) -> Iterator[Cell]:
     names = [axis.name for axis in job.axes]
     known: dict[Settings, Settings] = {}
-    texts: dict[str, str] = {}
+    wording = Wording(job)
     number = 0
     for coordinates in product(*(range(len(axis.values)) for axis in job.axes)):
         values = [axis.values[index] for axis, index in zip(job.axes, coordinates)]
-        asked = completed(_asked(job.base, values, texts), job.samplers)
+        try:
+            asked = completed(_asked(job.base, values, wording), job.samplers)
+        except BadWording as mistake:
+            remarks.wrong(mistake.setting, str(mistake))
+            continue
         titles = {name: value.title for name, value in zip(names, values)} if job.skips else {}
         if any(skip.drops(asked, titles) for skip in job.skips):
             continue
@@ -136,17 +142,12 @@ def _cells(job: Job, remarks: Remarks) -> Iterator[Cell]:
         yield Cell(number, coordinates, shared, job.plugins, evaluations=count)
 
 
-def _asked(
-    base: Mapping[str, SettingValue], values: Sequence[AxisValue], texts: dict[str, str]
-) -> dict[str, Any]:
-    """What a combination asks for; `texts` keeps one copy of each prompt that comes out of a search."""
+def _asked(base: Mapping[str, SettingValue], values: Sequence[AxisValue], wording: Wording) -> dict[str, Any]:
+    """What a combination asks for."""
     chosen: dict[str, Any] = dict(base)
     for value in values:
         chosen.update(value.settings)
-    if pairs := [pair for value in values for pair in value.replaces]:
-        for name in ("prompt", "negative_prompt"):
-            text = replaced(chosen[name], pairs)
-            chosen[name] = texts.setdefault(text, text)
+    wording.word(chosen, values)
     return chosen
 
 

@@ -35,6 +35,10 @@ class Remarks:
             self._mistakes.setdefault(name, {})[what] = None
         return bool(found)
 
+    def wrong(self, name: str, what: str) -> None:
+        """Note what is wrong with a setting in a combination."""
+        self._mistakes.setdefault(name, {})[what] = None
+
     def ignored(self, asked: Mapping[str, Any], ignored: Iterable[Ignored]) -> None:
         """Note what was asked for in a combination although it does not matter there."""
         for name, where in ignored:
@@ -56,7 +60,7 @@ class Remarks:
             if len(told) > MOST_ALIKE:
                 told[MOST_ALIKE:] = [f"{name}: and {len(told) - MOST_ALIKE} more like these"]
             for text in told:
-                mistakes.add(self._job.places[name], text)
+                mistakes.add(self._job.places.get(name) or self._job.places["prompt"], text)
         mistakes.raise_any()
 
     def notes(self) -> tuple[str, ...]:

@@ -132,6 +132,8 @@ SETTINGS: Mapping[str, Setting] = {
 }  # fmt: skip
 """The fields of `farm.cell.Settings`, in its order, and `evaluations`, which stands for `steps`."""
 
+PROMPTS = ("prompt", "negative_prompt")
+
 NEEDED = tuple(name for name in SETTINGS if name not in DEFAULTS and name != "evaluations")
 """Settings that have no default."""
 

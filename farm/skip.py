@@ -10,7 +10,7 @@ from farm.cell import SettingValue
 from farm.document import Items, Place, Table, Text, Written
 from farm.errors import quoted
 from farm.kinds import Number, Reading, nearest
-from farm.settings import SETTINGS, read_values
+from farm.settings import PROMPTS, SETTINGS, read_values
 
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -91,8 +91,8 @@ def _condition(key: Text, written: Written, axes: Mapping[str, Axis], reading: R
     texts = [entry for entry in entries if isinstance(entry, Text)]
     if len(texts) != len(entries) or not texts:
         reading.mistakes.add(written.place, f"skip: {name}: a value or a list of values is wanted")
-    known = {value.title for value in axes[name].values} if name in axes else set()
-    titles = frozenset(str(text) for text in texts if text in known)
+    known = _spellings(axes[name]) if name in axes else {}
+    titles = frozenset(title for text in texts for title in known.get(text, ()))
     others = [text for text in texts if text not in known]
     if name in SETTINGS:
         return _of_setting(name, titles, others, reading)
@@ -105,6 +105,17 @@ def _condition(key: Text, written: Written, axes: Mapping[str, Axis], reading: R
             text.place, f"skip: {name}: {quoted(text)} is not on this axis{nearest(text, known)}"
         )
     return Condition(name, titles)
+
+
+def _spellings(axis: Axis) -> dict[str, set[str]]:
+    """What a rule may call values of an axis, with their titles: a prompt by its whole text too."""
+    known: dict[str, set[str]] = {}
+    for value in axis.values:
+        text = value.settings.get(axis.name) if axis.name in PROMPTS else None
+        for spelling in (value.title, text):
+            if isinstance(spelling, str):
+                known.setdefault(spelling, set()).add(value.title)
+    return known
 
 
 def _of_setting(name: str, titles: frozenset[str], texts: Sequence[Text], reading: Reading) -> Condition:

@@ -1,25 +1,21 @@
 """The `sweep:` of a job: what people write there, as axes."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from farm.axes import MAX_VALUES, Axis, AxisValue
 from farm.cell import SettingValue
-from farm.document import Items, Place, Table, Text, Written
+from farm.document import Items, Table, Text, Written
+from farm.entries import Swept, axis_at, entries_in, texts_in
 from farm.errors import near_name, quoted
 from farm.kinds import Reading, Value, nearest
-from farm.settings import SETTINGS, read_value, read_values
+from farm.prompt_axes import order_axis, replace_axes, styles_axis
+from farm.prompt_sources import is_lines
+from farm.prompts.differing import differing
+from farm.settings import PROMPTS, SETTINGS, read_value, read_values
 
-_SPECIAL = ("replace", "zip")
-
-
-@dataclass(frozen=True, slots=True)
-class Swept:
-    """An axis, and where it stands in the job."""
-
-    place: Place
-    axis: Axis
+_SPECIAL = ("replace", "order", "styles", "zip")
 
 
 def read_sweep(sweep: Table, reading: Reading) -> list[Swept]:
@@ -39,7 +35,7 @@ def _meant(entry: Swept, sweep: Table) -> list[Swept]:
     """For a misspelt axis, one of the name that was meant, so that what speaks of it elsewhere finds it."""
     name = near_name(entry.axis.name, SETTINGS)
     misspelt = name and name not in sweep and not entry.axis.values and entry.axis.name in sweep
-    return _axis(entry.place, name) if name and misspelt else []
+    return axis_at(entry.place, name) if name and misspelt else []
 
 
 def check_axes(swept: Iterable[Swept], reading: Reading) -> None:
@@ -64,16 +60,14 @@ def settings_of(axis: Axis) -> list[str]:
     return list(dict.fromkeys(name for value in axis.values for name in value.settings))
 
 
-def _axis(place: Place, name: str, values: Iterable[AxisValue] = ()) -> list[Swept]:
-    return [Swept(place, Axis(name, tuple(values)))]
-
-
 def _setting_axis(key: Text, written: Written, reading: Reading) -> list[Swept]:
     if isinstance(written, Table):
+        if key in PROMPTS and is_lines(written):  # of a file in which nothing is right
+            return axis_at(key.place, str(key))
         what = f"{key}: a mapping is not allowed; values such as {_EXAMPLES.get(key, '[a, b]')}"
         reading.mistakes.add(written.place, what)
-        return _axis(key.place, str(key))
-    entries = _entries(key, written, reading)
+        return axis_at(key.place, str(key))
+    entries = entries_in(key, written, reading)
     values: list[AxisValue] = []
     for kind, run in groupby(entries, key=type):
         if kind is Text:
@@ -83,7 +77,15 @@ def _setting_axis(key: Text, written: Written, reading: Reading) -> list[Swept]:
             ]
         else:
             values += _titled(run, key, reading)
-    return _axis(key.place, str(key), values)
+    return axis_at(key.place, str(key), _told_apart(values, key) if key in PROMPTS else values)
+
+
+def _told_apart(values: Sequence[AxisValue], name: str) -> list[AxisValue]:
+    """Prompts with titles that say only what differs; those that have a title keep it."""
+    plain = [value.title for value in values if value.title == value.settings.get(name)]
+    taken = {value.title for value in values} - set(plain)
+    titles = {text: text if title in taken else title for text, title in zip(plain, differing(plain))}
+    return [replace(value, title=titles.get(value.title, value.title)) for value in values]
 
 
 _EXAMPLES = {"steps": "[5, 10, 20]", "cfg_scale": "1-13 (+2)", "sampler": "[Euler a, Heun] or all"}
@@ -94,8 +96,8 @@ def _own_axis(key: Text, written: Written, reading: Reading) -> list[Swept]:
         near = nearest(key, (*SETTINGS, *_SPECIAL))
         what = f"{key} is not a setting{near} (an axis of your own is a list of mappings with a title)"
         reading.mistakes.add(key.place, f"sweep: {what}")
-        return _axis(key.place, str(key))
-    return _axis(key.place, str(key), _titled(_entries(key, written, reading), key, reading))
+        return axis_at(key.place, str(key))
+    return axis_at(key.place, str(key), _titled(entries_in(key, written, reading), key, reading))
 
 
 def _titled(tables: Iterable[Written], name: str, reading: Reading) -> list[AxisValue]:
@@ -128,22 +130,6 @@ def _settings(table: Table, name: str, reading: Reading) -> Mapping[str, Setting
     return settings
 
 
-def _replace_axes(key: Text, written: Written, reading: Reading) -> list[Swept]:
-    if not isinstance(written, Table):
-        what = "replace: searched texts with what is put in their place, as in {cat: [cat, dog]}"
-        reading.mistakes.add(written.place, what)
-        return []
-    found: list[Swept] = []
-    for searched, texts in written.items():
-        if not searched:
-            reading.mistakes.add(searched.place, "replace: the text searched for is empty")
-            continue
-        puts = _texts(f"replace {searched}", texts, reading)
-        values = [AxisValue(str(put) or "(nothing)", {}, ((str(searched), str(put)),)) for put in puts]
-        found += _axis(searched.place, f"replace {searched}", values)
-    return found
-
-
 def _zip_axes(key: Text, written: Written, reading: Reading) -> list[Swept]:
     tables = written if isinstance(written, Items) else [written]
     found: list[Swept] = []
@@ -161,18 +147,18 @@ def _zipped(table: Table, reading: Reading) -> list[Swept]:
     columns = {}
     for key, written in table.items():
         if key in SETTINGS:
-            columns[str(key)] = read_values(key, _texts(key, written, reading), reading)
+            columns[str(key)] = read_values(key, texts_in(key, written, reading), reading)
         else:
             reading.mistakes.add(key.place, f"zip: {key} is not a setting{nearest(key, SETTINGS)}")
     place, name = next(iter(table)).place, " + ".join(columns)
     if len(reading.mistakes) != before:
-        return _axis(place, name)
+        return axis_at(place, name)
     if len({len(values) for values in columns.values()}) != 1:
         lengths = ", ".join(f"{setting} {len(values)}" for setting, values in columns.items())
         reading.mistakes.add(place, f"zip: as many values are wanted for each setting; there are: {lengths}")
-        return _axis(place, name)
+        return axis_at(place, name)
     rows = zip(*columns.values(), strict=True)
-    return _axis(place, name, [_joined(tuple(columns), row) for row in rows])
+    return axis_at(place, name, [_joined(tuple(columns), row) for row in rows])
 
 
 def _joined(names: tuple[str, ...], row: tuple[Value, ...]) -> AxisValue:
@@ -180,27 +166,9 @@ def _joined(names: tuple[str, ...], row: tuple[Value, ...]) -> AxisValue:
     return AxisValue(title, dict(zip(names, (value for _, value in row), strict=True)))
 
 
-def _texts(name: str, written: Written, reading: Reading) -> list[Text]:
-    """The texts among a list's entries; anything else is a mistake."""
-    entries = _entries(name, written, reading)
-    for entry in entries:
-        if not isinstance(entry, Text):
-            reading.mistakes.add(entry.place, f"{name}: only plain values are allowed here")
-    return [entry for entry in entries if isinstance(entry, Text)]
-
-
-def _entries(name: str, written: Written, reading: Reading) -> list[Written]:
-    """A list's entries, or a lone value as the only one."""
-    entries = list(written) if isinstance(written, Items) else [written]
-    if not entries:
-        reading.mistakes.add(written.place, f"{name}: the list is empty")
-    for entry in entries:
-        if isinstance(entry, Items):
-            reading.mistakes.add(entry.place, f"{name}: a list inside a list is not allowed")
-    return [entry for entry in entries if not isinstance(entry, Items)]
-
-
 _SPECIAL_AXES: Mapping[str, Callable[[Text, Written, Reading], list[Swept]]] = {
-    "replace": _replace_axes,
+    "replace": replace_axes,
+    "order": order_axis,
+    "styles": styles_axis,
     "zip": _zip_axes,
 }

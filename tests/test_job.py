@@ -507,7 +507,7 @@ def test_mistakes(mistakes, line, message):
         ("a: *nope\n", "job.yaml:1: this is not YAML: found undefined alias 'nope'"),
         (b"\xff\xfe\x00", "job.yaml: is not UTF-8 text"),
         (b"a: \x00", "job.yaml: unacceptable character #x0000: special characters are not allowed in"),
-        ("#" * (MAX_BYTES + 1), "job.yaml: is larger than 1024 KiB"),
+        ("#" * (MAX_BYTES + 1), "job.yaml: is larger than 4096 KiB"),
         ("[" * 500, "job.yaml: is nested too deeply"),
         ("a: &a [*a]\n", "job.yaml: expands to more than 100000 entries, aliases included"),
         (

@@ -42,7 +42,8 @@ def look_around(results: Path | None) -> Place:
     checkpoints = find_checkpoints(workspace.model_folders)
     hashes = Hashes()
     models = {name: _other_names(checkpoint, hashes) for name, checkpoint in checkpoints.items()}
-    vocabulary = Vocabulary(models=models, plugins=find_plugins(workspace.plugin_folders))
+    plugins = find_plugins(workspace.plugin_folders)
+    vocabulary = Vocabulary(models=models, plugins=plugins, root=workspace.root)
     return Place(workspace, results or workspace.results, checkpoints, hashes, vocabulary)
 
 

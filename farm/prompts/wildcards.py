@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -44,30 +44,48 @@ class Wildcards:
         Raises:
             BadDynamic: if there is none that has values.
         """
-        wanted = re.sub(r"[\\/]+", "/", pattern).strip("/")
-        if self.values.get(wanted):
-            return [wanted]
-        filled = sorted(name for name, values in self.values.items() if values)
-        found = [name for name in filled if fnmatchcase(name, wanted)]
-        found = found or [name for name in filled if fnmatchcase(name, f"*/{wanted}")]
+        found = self._names(pattern)
         if not found:
-            near = near_name(wanted, filled)
+            wanted = _cleaned(pattern)
+            near = near_name(wanted, self.values)
             hint = f"; did you mean {near!r}?" if near else ""
             raise BadDynamic(f"there is no wildcard {quoted(wanted)}{hint} (looked for in {self.looked_in})")
         return found
 
-    def reachable(self, texts: Iterable[str]) -> "Wildcards":
-        """Those that texts may come to use; all, where a name is put together only when it is drawn."""
+    def reachable(self, texts: Iterable[str], replaced: Collection[str] = ()) -> "Wildcards":
+        """Those that texts may come to use; all, where a name is put together only when it is drawn.
+
+        Args:
+            texts: prompts and parts of prompts; names that are not known are left out.
+            replaced: texts that something else may be put for.
+        """
         waiting, names = list(texts), dict[str, None]()
         while waiting:
             text = waiting.pop()
-            if text.count(WRAP) % 2 or any(set("{$") & set(name) for name in _REFERENCE.findall(text)):
+            references = _REFERENCE.findall(text)
+            if text.count(WRAP) % 2 or any(_is_put_together(name, replaced) for name in references):
                 return self
-            for reference in _REFERENCE.findall(text):
-                for name in self.matching(reference.lstrip("~!@").partition("(")[0].strip()):
+            for reference in references:
+                for name in self._names(reference.lstrip("~!@").partition("(")[0].strip()):
                     waiting += self.values[name] if name not in names else ()
                     names[name] = None
         return replace(self, values={name: self.values[name] for name in sorted(names)})
+
+    def _names(self, pattern: str) -> list[str]:
+        wanted = _cleaned(pattern)
+        if self.values.get(wanted):
+            return [wanted]
+        filled = sorted(name for name, values in self.values.items() if values)
+        found = [name for name in filled if fnmatchcase(name, wanted)]
+        return found or [name for name in filled if fnmatchcase(name, f"*/{wanted}")]
+
+
+def _cleaned(pattern: str) -> str:
+    return re.sub(r"[\\/]+", "/", pattern).strip("/")
+
+
+def _is_put_together(name: str, replaced: Collection[str]) -> bool:
+    return "{" in name or "$" in name or any(text in name for text in replaced)
 
 
 def read_wildcards(folder: Path) -> tuple[dict[str, tuple[str, ...]], list[str]]:

@@ -1,0 +1,41 @@
+"""Entries of a job as lists, and axes with the place that they stand at."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from farm.axes import Axis, AxisValue
+from farm.document import Items, Place, Text, Written
+from farm.kinds import Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """An axis, and where it stands in the job."""
+
+    place: Place
+    axis: Axis
+
+
+def axis_at(place: Place, name: str, values: Iterable[AxisValue] = ()) -> list[Swept]:
+    """One axis, as a list; without values where nothing in it is right."""
+    return [Swept(place, Axis(name, tuple(values)))]
+
+
+def texts_in(name: str, written: Written, reading: Reading) -> list[Text]:
+    """The texts among a list's entries; anything else is a mistake."""
+    entries = entries_in(name, written, reading)
+    for entry in entries:
+        if not isinstance(entry, Text):
+            reading.mistakes.add(entry.place, f"{name}: only plain values are allowed here")
+    return [entry for entry in entries if isinstance(entry, Text)]
+
+
+def entries_in(name: str, written: Written, reading: Reading) -> list[Written]:
+    """A list's entries, or a lone value as the only one."""
+    entries = list(written) if isinstance(written, Items) else [written]
+    if not entries:
+        reading.mistakes.add(written.place, f"{name}: the list is empty")
+    for entry in entries:
+        if isinstance(entry, Items):
+            reading.mistakes.add(entry.place, f"{name}: a list inside a list is not allowed")
+    return [entry for entry in entries if not isinstance(entry, Items)]

@@ -1,0 +1,174 @@
+"""What a job's prompts are made of beside its own texts: styles, wildcards, lines of files."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from farm.document import Items, Mistakes, Place, Table, Text, Written, read_text
+from farm.errors import BadInput, quoted
+from farm.kinds import MAX_PROMPT_BYTES, nearest
+from farm.prompts.dynamic import MOST
+from farm.prompts.styles import BadStyles, Style, Styles, parse_styles
+from farm.prompts.wildcards import Wildcards, read_wildcards
+
+OFF, CHOICE, AXIS = "off", "choice", "axis"
+MODES = (OFF, CHOICE, AXIS)
+MAX_PROMPTS = 1000
+"""Texts that dynamic prompts may become an axis of, unless the job says otherwise."""
+
+LINES = "lines"
+STYLES_FILE = "styles.csv"
+WILDCARDS_FOLDER = "wildcards"
+STYLE_TEXTS = ("prompt", "negative_prompt")
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where prompts come from.
+
+    Attributes:
+        dynamic: one of `MODES`, what is done with dynamic prompts.
+        most: texts that they may become an axis of.
+        styles: that there are.
+        wildcards: that there are.
+    """
+
+    dynamic: str
+    most: int
+    styles: Styles
+    wildcards: Wildcards
+
+
+def read_sources(tree: Table, folders: Sequence[Path], mistakes: Mistakes) -> Sources:
+    """What a job says about its sources; what is wrong is noted.
+
+    Args:
+        tree: of the job.
+        folders: in which files are looked for; the first that has them counts.
+        mistakes: takes what is wrong.
+    """
+    dynamic = _mode(tree, mistakes)
+    sweep = tree.get(Text("sweep"))
+    styled = Text("styles") in tree or (isinstance(sweep, Table) and Text("styles") in sweep)
+    styles = _styles(tree, folders if styled else [], mistakes)
+    wildcards = _wildcards(tree, folders, mistakes) if dynamic != OFF else Wildcards()
+    return Sources(dynamic, _most(tree, mistakes), styles, wildcards)
+
+
+def is_lines(written: Written) -> bool:
+    """Whether it is a mapping that stands for the lines of a file."""
+    return isinstance(written, Table) and set(written) == {LINES}
+
+
+def read_lines(written: Text, folder: Path, mistakes: Mistakes) -> list[Text]:
+    """The lines of a file, without blank ones and those that begin with #; none, and a noted mistake, if bad.
+
+    Args:
+        written: the file's name as it stands in the job.
+        folder: of the job.
+        mistakes: takes what is wrong.
+    """
+    path = folder / written
+    try:
+        lines = read_text(path).splitlines() if written else []
+    except BadInput as error:
+        for problem in error.problems:
+            mistakes.add(written.place, f"lines: {problem}")
+        return []
+    found = [
+        Text.at(Place(number, str(path)), line.strip())
+        for number, line in enumerate(lines, start=1)
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
+    if not found:
+        what = f"{path} has no line with a text" if written else "the name of a file is wanted"
+        mistakes.add(written.place, f"lines: {what}")
+    return found
+
+
+def _mode(tree: Table, mistakes: Mistakes) -> str:
+    written = tree.get(Text("dynamic_prompts"), Text())
+    if not isinstance(written, Text) or written.casefold() in ("", "false", "no"):
+        return OFF  # what is no text is noted as such elsewhere
+    if written.casefold() not in MODES:
+        what = f"{quoted(written)} is not allowed; {', '.join(MODES[:-1])} or {MODES[-1]}"
+        mistakes.add(written.place, f"dynamic_prompts: {what}{nearest(written, MODES)}")
+        return OFF
+    return written.casefold()
+
+
+def _most(tree: Table, mistakes: Mistakes) -> int:
+    written = tree.get(Text("max_prompts"), Text())
+    if not isinstance(written, Text) or not written:
+        return MAX_PROMPTS
+    number = int(written[:6]) if written.isascii() and written.isdigit() else 0
+    if not 1 <= number <= MOST:
+        mistakes.add(written.place, f"max_prompts: {written} is not allowed; a whole number from 1 to {MOST}")
+        return MOST
+    return number
+
+
+def _styles(tree: Table, folders: Iterable[Path], mistakes: Mistakes) -> Styles:
+    path = next((folder / STYLES_FILE for folder in folders if (folder / STYLES_FILE).is_file()), None)
+    found: list[Style] = []
+    if path is not None:
+        try:
+            found = parse_styles(read_text(path))
+        except BadInput as error:
+            mistakes.add(tree.place, f"styles: {error}")
+        except BadStyles as error:
+            mistakes.add(tree.place, f"styles: {path}: {error}")
+    files = str(path or f"{STYLES_FILE} beside the job or in the folder of the command")
+    named = {style.name: style for style in (*found, *_defined_styles(tree, mistakes))}
+    return Styles(named, f"styles are looked for under define_styles and in {files}")
+
+
+def _defined_styles(tree: Table, mistakes: Mistakes) -> list[Style]:
+    table = tree.get(Text("define_styles"))
+    found: list[Style] = []
+    for name, written in table.items() if isinstance(table, Table) else ():
+        if not isinstance(written, Table) or not written:
+            what = "a mapping with a prompt, a negative_prompt or both is wanted"
+            mistakes.add(name.place, f"define_styles: {quoted(name)}: {what}")
+            written = Table()
+        texts = {str(key): _style_text(key, text, mistakes) for key, text in written.items()}
+        found.append(Style(str(name), texts.get("prompt", ""), texts.get("negative_prompt", "")))
+    return found
+
+
+def _style_text(key: Text, written: Written, mistakes: Mistakes) -> str:
+    if key not in STYLE_TEXTS:
+        mistakes.add(key.place, f"define_styles: {key} is not known; prompt and negative_prompt are")
+    elif not isinstance(written, Text):
+        mistakes.add(written.place, f"define_styles: {key}: a text is wanted")
+    elif len(written.encode(errors="replace")) > MAX_PROMPT_BYTES:
+        mistakes.add(written.place, f"define_styles: {key}: more than {MAX_PROMPT_BYTES} bytes")
+    else:
+        return str(written)
+    return ""
+
+
+def _wildcards(tree: Table, folders: Iterable[Path], mistakes: Mistakes) -> Wildcards:
+    path = next(
+        (folder / WILDCARDS_FOLDER for folder in folders if (folder / WILDCARDS_FOLDER).is_dir()), None
+    )
+    values: dict[str, tuple[str, ...]] = {}
+    if path is not None:
+        try:
+            values, complaints = read_wildcards(path)
+        except OSError as error:
+            complaints = [f"{error.filename or path}: {error.strerror or error}"]
+        for complaint in complaints:
+            mistakes.add(tree.place, f"dynamic_prompts: {complaint}")
+    table = tree.get(Text("define_wildcards"))
+    for name, written in table.items() if isinstance(table, Table) else ():
+        values[str(name)] = _defined_values(name, written, mistakes)
+    files = str(path or f"a folder {WILDCARDS_FOLDER} beside the job or in that of the command")
+    return Wildcards(values, f"define_wildcards and {files}")
+
+
+def _defined_values(name: Text, written: Written, mistakes: Mistakes) -> tuple[str, ...]:
+    entries = list(written) if isinstance(written, Items) else [written]
+    if not entries or not all(isinstance(entry, Text) for entry in entries):
+        mistakes.add(name.place, f"define_wildcards: {quoted(name)}: a list of texts is wanted")
+    return tuple(str(entry).strip() for entry in entries if isinstance(entry, Text))
