@@ -251,10 +251,11 @@ def _seeds_axis(tree: Table, first: int, reading: Reading) -> list[Swept]:
 
 def _check_base(tree: Table, base: Mapping[str, Any], axes: Sequence[Axis], mistakes: Mistakes) -> None:
     """Note settings that are given nowhere, and options that an axis would undo."""
+    wrong = {axis.name for axis in axes if not axis.values}
     for name in SETTINGS:
         setter = next((axis for axis in axes if name in settings_of(axis)), None)
         given = next((value for key, value in tree.items() if key == name), None)
-        needed = name in NEEDED and name not in base
+        needed = name in NEEDED and name not in base and name not in wrong
         if needed and given is None and not (setter and _sets_always(setter, name)):
             mistakes.add(tree.place, f"{name} is missing")
         starts_the_axis = name == "seed" and Text("seeds") in tree

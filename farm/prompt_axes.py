@@ -48,8 +48,9 @@ def order_axis(key: Text, written: Written, reading: Reading) -> list[Swept]:
         reading.mistakes.add(key.place, f"order: {what}")
     if len(reading.mistakes) != before:
         return axis_at(key.place, str(key))
+    between = " · " if any("," in part for part in parts) else ", "
     orders = permutations(parts)
-    return axis_at(key.place, str(key), [AxisValue(" · ".join(each), order=each) for each in orders])
+    return axis_at(key.place, str(key), [AxisValue(between.join(each), order=each) for each in orders])
 
 
 def styles_axis(key: Text, written: Written, reading: Reading) -> list[Swept]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from farm.axes import Axis
 from farm.cli.jobs import load_plans, look_around
 from farm.cli.oddities import prompt_warnings, shortened
 from farm.plan import Plan
@@ -78,10 +79,7 @@ def facts_of(compiled: Plan) -> dict[str, Any]:
 
 
 def _in_words(compiled: Plan, facts: dict[str, Any]) -> str:
-    axes = [
-        f"  {axis.name}: {', '.join(_in_list(value.title) for value in axis.values)}"
-        for axis in compiled.axes
-    ]
+    axes = [f"  {axis.name}: {_values(axis)}" for axis in compiled.axes]
     lines = [
         f"{compiled.name}: {counted(len(compiled.cells), 'cell')}{_twins(compiled)}",
         *axes,
@@ -102,6 +100,17 @@ def _in_words(compiled: Plan, facts: dict[str, Any]) -> str:
 def _twins(compiled: Plan) -> str:
     different = len({cell.settings for cell in compiled.cells})
     return "" if different == len(compiled.cells) else f", {counted(different, 'different picture')}"
+
+
+MOST_VALUES = 50
+"""Of one axis that are listed; of more, the first and the last ones are."""
+
+
+def _values(axis: Axis) -> str:
+    titles = [_in_list(value.title) for value in axis.values]
+    if len(titles) > MOST_VALUES:
+        titles = [*titles[:3], "…", *titles[-1:], f"{len(titles)} in all"]
+    return ", ".join(titles)
 
 
 def _in_list(title: str) -> str:

@@ -34,33 +34,59 @@ def differing(texts: Sequence[str]) -> list[str]:
     return [titles[text] for text in texts]
 
 
+def common(texts: Sequence[str]) -> str:
+    """What stands in all the texts, as it stands in the first of them, with ellipses where they differ."""
+    words = [_TOKEN.findall(text) for text in texts]
+    start, end = _ends(words)
+    middles = [each[start : len(each) - end] for each in words]
+    left = reduce(and_, map(Counter, middles))
+    told = words[0][:start]
+    for word in middles[0] if any(middles) else ():
+        if left[word] > 0:
+            left[word] -= 1
+            told.append(word)
+        elif told[-1:] != [_ELLIPSIS]:
+            told.append(_ELLIPSIS)
+    told += [_ELLIPSIS] if any(middles) and not middles[0] else []
+    return _joined([*told, *words[0][len(words[0]) - end :]])
+
+
 def _shortened(texts: Iterable[str]) -> list[str]:
     words = [_TOKEN.findall(text) for text in texts]
+    start, end = _ends(words)
+    middles = [each[start : len(each) - end] for each in words]
+    shared = reduce(and_, map(Counter, middles))
+    return [_told(middle, shared) for middle in middles]
+
+
+def _ends(words: list[list[str]]) -> tuple[int, int]:
+    """With how many words all begin, and with how many more all end."""
     start = len(commonprefix(words))
-    rests = [each[start:] for each in words]
-    end = len(commonprefix([each[::-1] for each in rests]))
-    middles = [each[: len(each) - end] for each in rests]
-    common = reduce(and_, map(Counter, middles))
-    return [_told(middle, common) for middle in middles]
+    return start, len(commonprefix([each[start:][::-1] for each in words]))
 
 
-def _told(words: Iterable[str], common: Counter[str]) -> str:
-    """The words that are not common, where they stand; commas only between two of them."""
-    left = Counter(common)
+def _told(words: Iterable[str], shared: Counter[str]) -> str:
+    """The words that are not shared, where they stand; commas only between two of them."""
+    left = Counter(shared)
     told: list[str] = []
     gap = False
     for word in words:
-        if left[word] > 0 or word == ",":
-            gap = gap or word != ","
+        if word != "," and left[word] > 0:
             left[word] -= 1
-            told += [","] if word == "," and told and told[-1] not in (",", _ELLIPSIS) and not gap else []
-            continue
-        if gap and told:
-            told = [*_without_comma(told), _ELLIPSIS]
-        told.append(word)
-        gap = False
-    return " ".join(_without_comma(told)).replace(" ,", ",")
+            gap = True
+        elif word != ",":
+            if gap and told:
+                told = [*_without_comma(told), _ELLIPSIS]
+            told.append(word)
+            gap = False
+        elif told and told[-1] != "," and not gap:
+            told.append(word)
+    return _joined(_without_comma(told))
 
 
 def _without_comma(words: list[str]) -> list[str]:
     return words[:-1] if words and words[-1] == "," else words
+
+
+def _joined(words: Iterable[str]) -> str:
+    return " ".join(words).replace(" ,", ",")

@@ -6,6 +6,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from farm.plan import Plan
+from farm.prompts.differing import common
 from farm.results.grid import Frame, Heading, frames
 from farm.results.journal import Record
 from farm.results.lettering import draw
@@ -14,6 +15,7 @@ from farm.results.pages import Page, is_usual, pages, shared_settings, sides
 from farm.results.tiles import Size, picture_size, tile
 from farm.results.whole import whole_file
 from farm.results.writing import shown
+from farm.settings import PROMPTS
 
 SHEETS = "sheets"
 _STEM = "sheet"
@@ -67,6 +69,7 @@ def _heading(plan: Plan, page: Page) -> Heading:
         for name, value in {**shared_settings(page.cells.values()), **plan.asked}.items()
         if name not in swept and not is_usual(name, value)
     }
+    shared.update(_common_texts(plan))
     if "width" in shared and "height" in shared:
         shared["size"] = f"{shared.pop('width')}x{shared.pop('height')}"
     return Heading(
@@ -74,6 +77,14 @@ def _heading(plan: Plan, page: Page) -> Heading:
         values="   ".join(f"{name}: {title}" for name, title in page.values),
         settings=" · ".join(f"{name}: {shown(value)}" for name, value in shared.items()),
     )
+
+
+def _common_texts(plan: Plan) -> Iterator[tuple[str, str]]:
+    """What all prompts of an axis have in common, where the labels leave it out."""
+    for axis in (axis for axis in plan.axes if axis.name in PROMPTS):
+        texts = [str(value.settings.get(axis.name, value.title)) for value in axis.values]
+        if [value.title for value in axis.values] != texts and (told := common(texts)).strip("…"):
+            yield axis.name, told
 
 
 def _box(page: Page, records: Mapping[str, Record], folder: Path) -> Size:

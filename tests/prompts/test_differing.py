@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.prompts.differing import differing
+from farm.prompts.differing import common, differing
 
 TAIL = " with green eyes on a blue background"
 
@@ -32,6 +32,14 @@ def test_commas_stay_between_what_differs():
         "masterpiece, best quality, scarf, owl, green eyes",
     ]
     assert differing(texts) == ["red hat", "scarf, owl"]
+
+
+def test_what_all_have_in_common():
+    texts = [f"a {fur} cat, {eyes} eyes{TAIL}" for fur, eyes in [("red", "blue"), ("light grey", "green")]]
+    assert common(texts) == f"a … cat, … eyes{TAIL}"
+    assert common(["a cat", "a cat and a hat"]) == "a cat …"
+    assert common(["a cat", "a cat"]) == "a cat"
+    assert common(["a", "b"]) == "…"
 
 
 def test_where_nothing_is_left_the_text_is_the_title():
