@@ -64,3 +64,18 @@ def test_steps_at_equal_cost_are_those_of_the_docs(tmp_path):
 @pytest.mark.parametrize("snippet", SNIPPETS)
 def test_every_example_of_samplers_is_right(tmp_path, snippet):
     assert cells_of(snippet, tmp_path)
+
+
+SECTION = (
+    (ROOT / "docs" / "jobs.md").read_text("utf-8").partition("## Prompts as axes")[2].partition("\n## ")[0]
+)
+
+
+@pytest.mark.parametrize("snippet", re.findall(r"^```yaml\n(.*?)^```", SECTION, re.M | re.S))
+def test_every_example_of_prompts_as_axes_is_right(tmp_path, snippet):
+    (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
+    (tmp_path / "styles.csv").write_text("name,prompt\ncinematic,moody\nink,drawn\n")
+    snippet = snippet if "\nprompt:" in f"\n{snippet}" else f"prompt: a cat\n{snippet}"
+    (tmp_path / "job.yaml").write_text(f"model: cats\n{snippet}", encoding="utf-8")
+    plan = compile_job(load_job(tmp_path / "job.yaml", Vocabulary(models={"cats": ()}, plugins={})))
+    assert len({cell.settings.prompt for cell in plan.cells}) > 1
