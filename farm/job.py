@@ -82,8 +82,7 @@ class Job:
         samplers: that it can name: the built-in ones and those of its plugins.
         places: where the settings that are given stand, by name.
         styles: that all its prompts have around them, one after the other.
-        draws: whether each cell's prompts are drawn from what its dynamic prompts stand for.
-        wildcards: that they can use.
+        wildcards: that dynamic prompts can use from which each cell draws its own; None if it draws nothing.
     """
 
     name: str
@@ -97,8 +96,7 @@ class Job:
     samplers: Samplers = BUILT_IN
     places: Mapping[str, Place] = field(default_factory=dict, compare=False)
     styles: tuple[Style, ...] = ()
-    draws: bool = False
-    wildcards: Wildcards = field(default=Wildcards(), compare=False)
+    wildcards: Wildcards | None = field(default=None, compare=False)
 
 
 def load_job(
@@ -138,46 +136,30 @@ def load_job(
     places = _places(tree, swept)
     _check_base(tree, base, axes, mistakes)
     _check_alternatives(places, mistakes)
-    check_styles(sources, styles, axes, tree.place, mistakes)
+    check_styles(sources, styles, axes, mistakes)
     skips = read_skips(list_at(tree, "skip"), axes, reading)
     layout = read_layout(table_at(tree, "sheet"), axes, reading)
     mistakes.raise_any()
-    drawn_seeds = reading.seeds.drawn
-    if (
-        define(tree, sources, axes, styles) | written_out
-        or overrides
-        or "name" not in tree
-        or drawn_seeds != written_seeds
-    ):
-        text = job_text(tree, name, reading.seeds.drawn)
-        _check_size(text, tree.place)
-    draws = sources.dynamic == CHOICE
-    return Job(
-        name,
-        base,
-        axes,
-        skips,
-        layout,
-        plugins,
-        drawn_seeds,
-        text,
-        samplers,
-        places,
-        styles,
-        draws,
-        sources.wildcards,
-    )
+    defined = define(tree, sources, axes, styles)
+    if defined or written_out or overrides or "name" not in tree or reading.seeds.drawn != written_seeds:
+        text = _text_as_run(tree, name, reading)
+    wildcards = sources.wildcards if sources.dynamic == CHOICE else None
+    read = (name, base, axes, skips, layout, plugins, reading.seeds.drawn, text, samplers, places)
+    return Job(*read, styles, wildcards)
 
 
-def _check_size(text: str, place: Place) -> None:
-    """What could not be read again is not written.
+def _text_as_run(tree: Table, name: str, reading: Reading) -> str:
+    """A job file for a tree.
 
     Raises:
-        BadInput: if it is too large.
+        BadInput: if it is too large to be read again.
     """
+    text = job_text(tree, name, reading.seeds.drawn)
     if len(text.encode(errors="replace")) > MAX_BYTES or 2 * text.count("\n") > MAX_NODES:
         size = f"{MAX_BYTES // 1024} KiB or {MAX_NODES // 2} lines"
-        raise BadInput([Problem(str(place), f"with all its texts written out the job is larger than {size}")])
+        what = f"with all its texts written out the job is larger than {size}"
+        raise BadInput([Problem(str(tree.place), what)])
+    return text
 
 
 def read_drawn(path: Path) -> tuple[int, ...]:

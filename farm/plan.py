@@ -112,7 +112,9 @@ def compile_job(job: Job) -> Plan:
 def _said_at_the_top(job: Job) -> dict[str, SettingValue]:
     swept = {name for axis in job.axes for value in axis.values for name in value.settings}
     values = [value for axis in job.axes for value in axis.values]
-    worded = job.draws or job.styles or any(value.replaces or value.order or value.styles for value in values)
+    worded = (
+        job.wildcards or job.styles or any(value.replaces or value.order or value.styles for value in values)
+    )
     changed = swept | set(PROMPTS) if worded else swept
     return {name: value for name, value in job.base.items() if name in job.places and name not in changed}
 

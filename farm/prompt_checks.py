@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from farm.axes import Axis
-from farm.document import Mistakes, Place
+from farm.document import Mistakes
 from farm.entries import Swept
 from farm.prompt_sources import AXIS, Sources
 from farm.prompts.hiding import is_dynamic
@@ -56,12 +56,10 @@ def _check_order(entry: Swept, texts: Iterable[str], mistakes: Mistakes) -> None
         mistakes.add(entry.place, f"order: {found[0]!r} and {found[1]!r} share a place in the prompt")
 
 
-def check_styles(
-    sources: Sources, styles: Iterable[Style], axes: Iterable[Axis], place: Place, mistakes: Mistakes
-) -> None:
+def check_styles(sources: Sources, styles: Iterable[Style], axes: Iterable[Axis], mistakes: Mistakes) -> None:
     """Note styles with variants where these become axes: only what stands in the job itself can."""
     used = {*styles, *(style for axis in axes for value in axis.values for style in value.styles)}
     for style in used if sources.dynamic == AXIS else ():
         if is_dynamic(around(style.prompt) + " " + around(style.negative_prompt)):
             what = "has variants, which become no axis; write a style for each, or `dynamic_prompts: choice`"
-            mistakes.add(place, f"styles: {style.name!r} {what}")
+            mistakes.add(sources.styles_place, f"styles: {style.name!r} {what}")

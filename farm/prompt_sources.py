@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from farm.document import Items, Mistakes, Place, Table, Text, Written, read_text
+from farm.document import Items, Mistakes, Place, Table, Text, Written, place_of, read_text
 from farm.errors import BadInput, quoted
 from farm.kinds import MAX_PROMPT_BYTES, nearest
 from farm.prompts.dynamic import MOST
@@ -31,12 +31,14 @@ class Sources:
         most: texts that they may become an axis of.
         styles: that there are.
         wildcards: that there are.
+        styles_place: where the job names styles.
     """
 
     dynamic: str
     most: int
     styles: Styles
     wildcards: Wildcards
+    styles_place: Place
 
 
 def read_sources(tree: Table, folders: Sequence[Path], mistakes: Mistakes) -> Sources:
@@ -49,10 +51,11 @@ def read_sources(tree: Table, folders: Sequence[Path], mistakes: Mistakes) -> So
     """
     dynamic = _mode(tree, mistakes)
     sweep = tree.get(Text("sweep"))
+    place = place_of(tree, ("styles",) if Text("styles") in tree else ("sweep", "styles"))
     styled = Text("styles") in tree or (isinstance(sweep, Table) and Text("styles") in sweep)
     styles = _styles(tree, folders if styled else [], mistakes)
     wildcards = _wildcards(tree, folders, mistakes) if dynamic != OFF else Wildcards()
-    return Sources(dynamic, _most(tree, mistakes), styles, wildcards)
+    return Sources(dynamic, _most(tree, mistakes), styles, wildcards, place)
 
 
 def is_lines(written: Written) -> bool:
@@ -110,15 +113,15 @@ def _most(tree: Table, mistakes: Mistakes) -> int:
 
 def _styles(tree: Table, folders: Iterable[Path], mistakes: Mistakes) -> Styles:
     path = next((folder / STYLES_FILE for folder in folders if (folder / STYLES_FILE).is_file()), None)
+    files = str(path or f"{STYLES_FILE} beside the job or in the folder of the command")
     found: list[Style] = []
     if path is not None:
         try:
             found = parse_styles(read_text(path))
         except BadInput as error:
-            mistakes.add(tree.place, f"styles: {error}")
+            files = str(error)
         except BadStyles as error:
-            mistakes.add(tree.place, f"styles: {path}: {error}")
-    files = str(path or f"{STYLES_FILE} beside the job or in the folder of the command")
+            files = f"{path}, which {error}"
     named = {style.name: style for style in (*found, *_defined_styles(tree, mistakes))}
     return Styles(named, f"styles are looked for under define_styles and in {files}")
 
@@ -153,18 +156,17 @@ def _wildcards(tree: Table, folders: Iterable[Path], mistakes: Mistakes) -> Wild
         (folder / WILDCARDS_FOLDER for folder in folders if (folder / WILDCARDS_FOLDER).is_dir()), None
     )
     values: dict[str, tuple[str, ...]] = {}
+    complaints: list[str] = []
     if path is not None:
         try:
             values, complaints = read_wildcards(path)
         except OSError as error:
             complaints = [f"{error.filename or path}: {error.strerror or error}"]
-        for complaint in complaints:
-            mistakes.add(tree.place, f"dynamic_prompts: {complaint}")
     table = tree.get(Text("define_wildcards"))
     for name, written in table.items() if isinstance(table, Table) else ():
         values[str(name)] = _defined_values(name, written, mistakes)
     files = str(path or f"a folder {WILDCARDS_FOLDER} beside the job or in that of the command")
-    return Wildcards(values, f"define_wildcards and {files}")
+    return Wildcards(values, "; ".join([f"define_wildcards and {files}", *complaints[:3]]))
 
 
 def _defined_values(name: Text, written: Written, mistakes: Mistakes) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ class Wording:
 
     def __init__(self, job: Job) -> None:
         self._styles = job.styles
-        self._dynamic = DynamicPrompts(job.wildcards) if job.draws else None
+        self._dynamic = DynamicPrompts(job.wildcards) if job.wildcards else None
         self._texts: dict[str, str] = {}
         self._drawn: dict[tuple[str, str, int], str] = {}
 

@@ -267,7 +267,7 @@ def test_the_styles_of_the_workspace_are_found(folder, monkeypatch, styles_file)
          "negative_prompt are"),
         ("define_styles: {x: {prompt: [y]}}", "4: define_styles: prompt: a text is wanted"),
         ("define_styles: [x]", "4: define_styles: a mapping is wanted"),
-        ("styles: [odd]\ndynamic_prompts: axis", "1: styles: 'odd' has variants, which become no axis; "
+        ("styles: [odd]\ndynamic_prompts: axis", "4: styles: 'odd' has variants, which become no axis; "
          "write a style "
          "for each, or `dynamic_prompts: choice`"),
     ],
@@ -285,9 +285,18 @@ def test_styles_without_a_file(mistakes):
     )
 
 
-def test_a_file_that_has_no_styles(mistakes, folder):
-    (folder / "styles.csv").write_text("hello\n")
-    assert "styles.csv: has no columns name, prompt" in mistakes(HEAD + "prompt: a cat\nstyles: film\n")[0]
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"hello\n", "styles.csv, which has no columns name, prompt and negative_prompt in its first line"),
+        (b"\xff\xfe", "styles.csv: is not UTF-8 text"),
+    ],
+)
+def test_a_file_that_has_no_styles(mistakes, folder, content, message):
+    (folder / "styles.csv").write_bytes(content)
+    [mistake] = mistakes(HEAD + "prompt: a cat\nstyles: film\n")
+    looked_in = f"styles are looked for under define_styles and in {message}"
+    assert mistake == f"job.yaml:4: styles: 'film' is not known ({looked_in})"
 
 
 # ---- dynamic prompts as axes -----------------------------------------------------------------------------
@@ -460,9 +469,13 @@ def test_choices_that_cannot_be(mistakes, text, message, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_files_of_wildcards_that_cannot_be_read(mistakes, wildcards, folder):
+def test_files_of_wildcards_that_cannot_be_read_are_told_where_one_is_missing(mistakes, wildcards, folder):
     (folder / "wildcards" / "bad.yaml").write_text("a: [")
-    assert any("Unable to read structured wildcard file" in each for each in mistakes(CHOICE + "prompt: x\n"))
+    [mistake] = mistakes(CHOICE + "prompt: __furr__\n")
+    assert mistake.startswith(
+        "job.yaml:4: prompt: there is no wildcard 'furr'; did you mean 'fur'? (looked for in"
+    )
+    assert "Unable to read structured wildcard file wildcards/bad.yaml" in mistake
 
 
 # ---- titles ----------------------------------------------------------------------------------------------
