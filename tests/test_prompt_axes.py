@@ -441,6 +441,13 @@ def test_a_choice_is_drawn_behind_replace_order_and_styles(prompts):
     assert prompts(CHOICE + text) == ["one, two, three a", "one, three, two a"]
 
 
+def test_a_heading_says_what_cells_draw_from(job):
+    text = CHOICE + "prompt: a {red|blue} cat\nnegative_prompt: '{x}'\n"
+    assert compile_job(job(text + "seeds: 9\n")).asked == {"model": "m", "prompt": "a {red|blue} cat"}
+    assert compile_job(job(text)).asked == {"model": "m"}
+    assert compile_job(job(text + "seeds: 9\nsweep: {replace: {cat: [dog]}}\n")).asked == {"model": "m"}
+
+
 def test_wildcards_whose_names_are_put_together_are_all_kept(job, wildcards, elsewhere):
     made = job(CHOICE + "prompt: __x__\nseeds: 9\nsweep: {replace: {x: [fur, a/cat]}}\n")
     assert set(elsewhere(made)["define_wildcards"]) == {"a/cat", "fur", "unused"}
