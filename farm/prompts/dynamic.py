@@ -173,6 +173,18 @@ class _Bounded(CombinatorialSampler):
             raise BadDynamic("there is too much in it to try out")
         return super().generator_from_command(command, context)
 
+    def _get_variant(self, variant_command: VariantCommand, context: SamplingContext) -> ResultGen:
+        """As the library does, which compares each option with each even where only one is taken."""
+        if len(variant_command) == 1 or (variant_command.min_bound, variant_command.max_bound) != (1, 1):
+            yield from super()._get_variant(variant_command, context)
+            return
+        seen: set[SamplingResult] = set()
+        for value in variant_command.values:
+            for result in context.generator_from_command(value):
+                if result not in seen:
+                    seen.add(result)
+                    yield result
+
     def found(self) -> None:
         """Say that something new came of it."""
         self._barren_since = self._steps
