@@ -8,13 +8,11 @@ from farm.document import Items, Table, Text, Written
 from farm.entries import Swept, axis_at, texts_in
 from farm.errors import quoted
 from farm.kinds import Reading, nearest
+from farm.prompt_sources import ALL, NONE
 from farm.prompts.styles import Style
 
 MOST_PARTS = 7
 """That are put into every order: 5040 of them."""
-
-ALL = "all"
-NONE = "none"
 
 
 def replace_axes(key: Text, written: Written, reading: Reading) -> list[Swept]:
@@ -57,7 +55,7 @@ def styles_axis(key: Text, written: Written, reading: Reading) -> list[Swept]:
     """The axis `styles`: each value one style, several that are joined by +, or none."""
     values: list[AxisValue] = []
     for text in _names(key, written, reading):
-        if text.casefold() == ALL and ALL not in reading.styles.named:
+        if text.casefold() == ALL:
             each = [(style,) for style in reading.styles.named.values()]
             if not each:
                 reading.mistakes.add(text.place, f"styles: there are none ({reading.styles.looked_in})")
@@ -80,7 +78,7 @@ def _title(styles: Sequence[Style]) -> str:
 def _joined(text: Text, reading: Reading) -> tuple[Style, ...] | None:
     """The styles of ``cinematic + film``; None, and noted mistakes, if there is one that is not known."""
     known = reading.styles.named
-    if text.casefold() in ("", NONE) and text not in known:
+    if text.casefold() in ("", NONE):
         return ()
     names = [text] if text in known else [name.strip() for name in text.split("+")]
     found: list[Style] = []

@@ -1,5 +1,6 @@
 """What a job's prompts are made of beside its own texts: styles, wildcards, lines of files."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from farm.document import Items, Mistakes, Place, Table, Text, Written, place_of
 from farm.errors import BadInput, quoted
 from farm.kinds import MAX_PROMPT_BYTES, nearest
 from farm.prompts.dynamic import MOST
+from farm.prompts.hiding import printable
 from farm.prompts.styles import BadStyles, Style, Styles, parse_styles
 from farm.prompts.wildcards import Wildcards, read_wildcards
 
@@ -17,6 +19,9 @@ MAX_PROMPTS = 1000
 """Texts that dynamic prompts may become an axis of, unless the job says otherwise."""
 
 LINES = "lines"
+ALL, NONE = "all", "none"
+"""Instead of the names of styles."""
+
 STYLES_FILE = "styles.csv"
 WILDCARDS_FOLDER = "wildcards"
 STYLE_TEXTS = ("prompt", "negative_prompt")
@@ -73,7 +78,7 @@ def read_lines(written: Text, folder: Path, mistakes: Mistakes) -> list[Text]:
     """
     path = folder / written
     try:
-        lines = read_text(path).splitlines() if written else []
+        lines = re.split(r"\r\n?|\n", printable(read_text(path))) if written else []
     except BadInput as error:
         for problem in error.problems:
             mistakes.add(written.place, f"lines: {problem}")
@@ -117,7 +122,9 @@ def _styles(tree: Table, folders: Iterable[Path], mistakes: Mistakes) -> Styles:
     found: list[Style] = []
     if path is not None:
         try:
-            found = parse_styles(read_text(path))
+            found = [
+                style for style in parse_styles(printable(read_text(path))) if not _is_reserved(style.name)
+            ]
         except BadInput as error:
             files = str(error)
         except BadStyles as error:
@@ -130,6 +137,9 @@ def _defined_styles(tree: Table, mistakes: Mistakes) -> list[Style]:
     table = tree.get(Text("define_styles"))
     found: list[Style] = []
     for name, written in table.items() if isinstance(table, Table) else ():
+        if _is_reserved(name):
+            what = f"{quoted(name)} is not allowed as a name; all and none mean something else"
+            mistakes.add(name.place, f"define_styles: {what}")
         if not isinstance(written, Table) or not written:
             what = "a mapping with a prompt, a negative_prompt or both is wanted"
             mistakes.add(name.place, f"define_styles: {quoted(name)}: {what}")
@@ -137,6 +147,10 @@ def _defined_styles(tree: Table, mistakes: Mistakes) -> list[Style]:
         texts = {str(key): _style_text(key, text, mistakes) for key, text in written.items()}
         found.append(Style(str(name), texts.get("prompt", ""), texts.get("negative_prompt", "")))
     return found
+
+
+def _is_reserved(name: str) -> bool:
+    return name.strip().casefold() in ("", ALL, NONE)
 
 
 def _style_text(key: Text, written: Written, mistakes: Mistakes) -> str:

@@ -150,6 +150,28 @@ def test_each_line_is_a_value(job, folder, elsewhere):
     assert elsewhere(made)["sweep"]["prompt"] == ["a cat", "a dog: {x|y}", "1e5"]
 
 
+def test_lines_may_have_any_characters(job, folder, elsewhere):
+    lines = [
+        "null",
+        "~",
+        "- a: b",
+        "%x @y `b !c *d &e",
+        "q' \"z",
+        "a\ttab",
+        "a\u2028b",
+        "[a",
+        "{b",
+        "1_000",
+        "=",
+        "<<",
+    ]
+    (folder / "p.txt").write_text("\r\n".join([*lines, "\x1b[0mbell\x07\x00"]), encoding="utf-8", newline="")
+    assert elsewhere(job(HEAD + "sweep: {prompt: {lines: p.txt}}\n"))["sweep"]["prompt"] == [
+        *lines,
+        "[0mbell",
+    ]
+
+
 def test_lines_are_looked_for_beside_the_job(folder):
     (folder / "jobs").mkdir()
     (folder / "jobs" / "p.txt").write_text("a hen\n")
@@ -187,7 +209,7 @@ def test_a_line_that_is_too_long_is_told_by_its_place(mistakes, folder):
 
 # ---- styles ----------------------------------------------------------------------------------------------
 
-CSV = 'name,prompt,negative_prompt\nfilm,"{prompt}, film",grain\n"Soft, pale",pale,\nodd,"a {b|c}",\n'
+CSV = 'name,prompt,negative_prompt\nNone,,\nfilm,"{prompt}, film",grain\n"Soft, pale",pale,\nodd,"a {b|c}",\n'
 
 
 @pytest.fixture
@@ -266,6 +288,8 @@ def test_the_styles_of_the_workspace_are_found(folder, monkeypatch, styles_file)
         ("define_styles: {x: {text: y}}", "4: define_styles: text is not known; prompt and "
          "negative_prompt are"),
         ("define_styles: {x: {prompt: [y]}}", "4: define_styles: prompt: a text is wanted"),
+        ("define_styles: {None: {prompt: x}}", "4: define_styles: 'None' is not allowed as a name; all and "
+         "none mean something else"),
         ("define_styles: [x]", "4: define_styles: a mapping is wanted"),
         ("styles: [odd]\ndynamic_prompts: axis", "4: styles: 'odd' has variants, which become no axis; "
          "write a style "

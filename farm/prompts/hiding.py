@@ -17,7 +17,12 @@ _COMMENT = re.compile(r"^[ \t]*(?:#|//).*$\n?|(?<=\s)(?:#|//)(?=\s).*$", re.MULT
 _SIGN = re.compile(r"(\{\s*|__)[~!@]")
 _HIDING = str.maketrans("|$%#/\t", "\1\2\3\4\5\6")
 _SHOWING = str.maketrans("\1\2\3\4\5\6", "|$%#/\t")
-_REMOVING = str.maketrans(dict.fromkeys("\1\2\3\4\5\6"))
+_CONTROLS = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 127])
+
+
+def printable(text: str) -> str:
+    """The text without control characters, which no job file can hold; tabs and line breaks stay."""
+    return text.translate(_CONTROLS)
 
 
 def is_dynamic(text: str) -> bool:
@@ -27,7 +32,7 @@ def is_dynamic(text: str) -> bool:
 
 def hidden(text: str) -> str:
     """The text as the library is given it."""
-    text = _SIGN.sub(r"\1", _COMMENT.sub("", text.translate(_REMOVING)))
+    text = _SIGN.sub(r"\1", _COMMENT.sub("", printable(text)))
     return "".join(_hidden_characters(text, _square(text)))
 
 

@@ -12,7 +12,7 @@ from dynamicprompts.wildcards.item import WildcardItem
 from dynamicprompts.wildcards.values import WildcardValues
 
 from farm.errors import near_name, quoted
-from farm.prompts.hiding import WRAP, hidden, shown
+from farm.prompts.hiding import WRAP, hidden, printable, shown
 
 _LOGGER = logging.getLogger("dynamicprompts")
 _LOGGER.addHandler(logging.NullHandler())  # nothing goes to the terminal: what it warns of is a mistake here
@@ -110,7 +110,7 @@ class _Complaints(logging.Handler):
 
 
 def _written(value: str | WildcardItem) -> str:
-    text = str(value).removeprefix("\ufeff").strip()
+    text = printable(str(value)).removeprefix("\ufeff").strip()
     return f"{value.weight:g}::{text}" if isinstance(value, WildcardItem) else text
 
 
