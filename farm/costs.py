@@ -1,11 +1,15 @@
 """What a picture asks of the networks, and what it shares: the one account that plans and queues go by."""
 
 from collections.abc import Hashable, Iterator
+from functools import lru_cache
 
 from farm.cell import Settings
 from farm.prompts.emphasis import weighted
-from farm.prompts.strands import Strand, stage_at, strands
+from farm.prompts.strands import Strand, strands
 from farm.sampling import AUTOMATIC, BUILT_IN, Sampler, Samplers, Schedule
+
+_KEPT = 5000
+"""Texts that are looked at once: the cells of a job say the same again and again."""
 
 
 def evaluations(settings: Settings, samplers: Samplers = BUILT_IN) -> int:
@@ -81,8 +85,12 @@ def encodings(settings: Settings, samplers: Samplers = BUILT_IN) -> Iterator[Has
     """Names each text that is encoded: equal ones are encoded once, whatever the weights of their pieces."""
     for strand in guiding_strands(settings, samplers):
         for text in strand.texts:
-            pieces = tuple(tuple(piece.text for piece in section) for section in weighted(text))
-            yield settings.model, settings.precision, settings.clip_skip, pieces
+            yield settings.model, settings.precision, settings.clip_skip, _pieces(text)
+
+
+@lru_cache(_KEPT)
+def _pieces(text: str) -> Hashable:
+    return tuple(tuple(piece.text for piece in section) for section in weighted(text))
 
 
 def first_pass(settings: Settings) -> tuple[Hashable, ...]:
@@ -93,16 +101,19 @@ def first_pass(settings: Settings) -> tuple[Hashable, ...]:
 def first_rows(settings: Settings, samplers: Samplers = BUILT_IN) -> list[tuple[Hashable, ...]]:
     """Names each row of the first pass; equal rows are computed once."""
     start = (*_noise(settings), *_start(settings, samplers))
-    return [(*start, *_said_first(strand, settings)) for strand in guiding_strands(settings, samplers)]
+    return [
+        (*start, _told(strand.schedule[0][1], settings.emphasis))  # what holds at the first evaluation
+        for strand in guiding_strands(settings, samplers)
+    ]
 
 
-def _said_first(strand: Strand, settings: Settings) -> tuple[Hashable, ...]:
-    """What the first evaluation is told: pieces, and what their weights are taken for."""
-    stage = stage_at([last for last, _ in strand.schedule], 0)
-    sections = weighted(strand.schedule[stage][1])
+@lru_cache(_KEPT)
+def _told(text: str, emphasis: str) -> Hashable:
+    """What an evaluation is told by a text: pieces, and what their weights are taken for."""
+    sections = weighted(text)
     if all(piece.weight == 1 for section in sections for piece in section):
-        return (sections,)
-    return sections, settings.emphasis
+        return sections
+    return sections, emphasis
 
 
 def _noise(settings: Settings) -> tuple[Hashable, ...]:

@@ -210,6 +210,7 @@ class Samplers:
     ) -> None:
         self.samplers = tuple(samplers)
         self.schedules = {row.name: row for row in schedules}
+        self._rows = {row.name: row for row in samplers}
         self._named: dict[str, tuple[Sampler, str]] = {}
         for name, aliases, sampler, schedule in self._names():
             for spelling in (name, *aliases):
@@ -225,7 +226,7 @@ class Samplers:
         Raises:
             KeyError: there is no such sampler.
         """
-        return self.find(name)[0]
+        return self._rows.get(name) or self.find(name)[0]
 
     def find(self, name: str) -> tuple[Sampler, str]:
         """The row that is called `name`, in any case or by an alias, and the schedule that its name says.
