@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from farm.prompts.grammar import parse, parse_negative
+from farm.prompts.tree import Part
 
 Schedule = tuple[tuple[int, str], ...]
 """Texts that follow each other, each with the last step at which it holds."""
@@ -24,20 +25,17 @@ class Strand:
 
     Attributes:
         schedule: of its texts.
+        texts: the different ones, in their order.
         coefficient: of its row in the guided output; a row of 0 is not computed.
         weight: of its row in the output without guidance; the unconditional row's is 0.
         conditional: whether it is of the prompt, not of the negative one.
     """
 
     schedule: Schedule
+    texts: tuple[str, ...]
     coefficient: float
     weight: float
     conditional: bool
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """The different texts that it goes through, in their order."""
-        return tuple(dict.fromkeys(text for _, text in self.schedule))
 
 
 def stage_at(ends: Sequence[int], evaluation: int) -> int:
@@ -66,10 +64,14 @@ def strands(prompt: str, negative_prompt: str, cfg_scale: float, steps: int) -> 
     parts = parse(prompt).parts
     total = math.fsum(part.weight for part in parts)
     [negative] = parse_negative(negative_prompt).parts
-    found = [Strand(tuple(negative.schedule(steps)), 1 - cfg_scale * total, 0.0, conditional=False)]
+    found = [_strand(negative, steps, 1 - cfg_scale * total, 0.0, conditional=False)]
     for number, part in enumerate(parts):
-        alone = part.weight + (
-            0 if number else 1 - total
-        )  # A1111 puts the first part in the other row's place
-        found.append(Strand(tuple(part.schedule(steps)), cfg_scale * part.weight, alone, conditional=True))
+        alone = part.weight + (0 if number else 1 - total)  # A1111: the first stands in for the other row
+        found.append(_strand(part, steps, cfg_scale * part.weight, alone, conditional=True))
     return tuple(strand for strand in found if abs(strand.coefficient) > _ROUNDING)
+
+
+def _strand(part: Part, steps: int, coefficient: float, weight: float, conditional: bool) -> Strand:
+    schedule = tuple(part.schedule(steps))
+    texts = tuple(dict.fromkeys(text for _, text in schedule))
+    return Strand(schedule, texts, coefficient, weight, conditional)
