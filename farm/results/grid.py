@@ -1,17 +1,21 @@
 """The geometry of a sheet: where tiles, labels and rules stand, and where a sheet too large is cut."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise, product
 
+from farm.results.frame import Frame, Heading, Label
 from farm.results.lettering import Block, fit, line_height, readable, text_width
-from farm.results.pages import Place, Side, Sides
+from farm.results.pages import Side, Sides
 
 LONGEST_SIDE = 30_000
 """Pixels; beyond it, image viewers give up."""
 
 MOST_PIXELS = 170_000_000
 """Below the limit from which Pillow refuses to open a picture (178,956,970)."""
+
+LONGEST_LINE = 16
+"""Columns beyond which an axis that has the sheet for itself goes on in another line."""
 
 _SMALLEST_TILE = 128
 """Pixels; smaller pictures are enlarged by a whole factor, so that their labels have room."""
@@ -25,46 +29,6 @@ _GREY = "#666666"
 
 Index = tuple[int, int]
 """Of a super axis' value and of the inner axis' value."""
-
-
-@dataclass(frozen=True, slots=True)
-class Heading:
-    """What stands above the grid: the job, this page's values, the settings all its cells share."""
-
-    title: str
-    values: str
-    settings: str
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """A block of text in its place; `align` as in `lettering.draw`."""
-
-    block: Block
-    left: int
-    top: int
-    width: int = 0
-    align: float = 0.0
-    colour: str = "black"
-
-
-@dataclass(slots=True)
-class Frame:
-    """One picture to be drawn.
-
-    Attributes:
-        size: of the picture, in pixels.
-        box: of each tile, in pixels.
-        slots: the upper left corner of each place's tile.
-        labels: all the text.
-        rules: thin bars, as (left, top, right, bottom).
-    """
-
-    size: tuple[int, int]
-    box: tuple[int, int]
-    slots: dict[Place, tuple[int, int]] = field(default_factory=dict)
-    labels: list[Label] = field(default_factory=list)
-    rules: list[tuple[int, int, int, int]] = field(default_factory=list)
 
 
 def frames(sides: Sides, heading: Heading, largest: tuple[int, int]) -> list[Frame]:
@@ -170,6 +134,8 @@ def _halves(places: Sequence[Index]) -> tuple[Sequence[Index], Sequence[Index]]:
 
 
 def _framed(setting: _Setting, rows: Sequence[Index], columns: Sequence[Index]) -> Frame:
+    if len(columns) > LONGEST_LINE and not any(side.name for side in setting.sides.others):
+        return _wrapped(setting, columns)
     left = _MARGIN + sum(band.width for band in _bands(setting))
     lefts = _spread(columns, left, [setting.box[0]] * len(columns))
     frame = Frame((max(480, lefts[-1] + setting.box[0] + _MARGIN), 0), setting.box)
@@ -181,6 +147,24 @@ def _framed(setting: _Setting, rows: Sequence[Index], columns: Sequence[Index]) 
     for (super_row, row), y in zip(rows, tops):
         for (super_column, column), x in zip(columns, lefts):
             frame.slots[super_row, row, super_column, column] = (x, y)
+    return frame
+
+
+def _wrapped(setting: _Setting, columns: Sequence[Index]) -> Frame:
+    """The columns in lines that make the sheet about as wide as high, each line with its labels."""
+    square = max(1, round((len(columns) * setting.box[1] / setting.box[0]) ** 0.5))
+    lines = -(-len(columns) // square)
+    length = -(-len(columns) // lines)
+    lefts = _spread(columns[:length], _MARGIN, [setting.box[0]] * length)
+    frame = Frame((max(480, lefts[-1] + setting.box[0] + _MARGIN), 0), setting.box)
+    top = _add_axis(frame, setting, columns[:length], lefts, _add_heading(frame, setting))
+    for start in range(0, len(columns), length):
+        line = columns[start : start + length]
+        top = _add_titles(frame, setting, line, lefts, top)
+        for (super_column, column), left in zip(line, lefts):
+            frame.slots[0, 0, super_column, column] = (left, top)
+        top += setting.box[1] + 2 * _GAP
+    frame.size = (frame.size[0], top + _MARGIN)
     return frame
 
 
@@ -241,13 +225,28 @@ def _add_columns(
     side = setting.sides.columns
     if not side.name:
         return top + (line_height(setting.captions) if setting.sides.rows.name else 0)
+    return _add_titles(frame, setting, columns, lefts, _add_axis(frame, setting, columns, lefts, top))
+
+
+def _add_axis(
+    frame: Frame, setting: _Setting, columns: Sequence[Index], lefts: Sequence[int], top: int
+) -> int:
+    """Put the name of the columns' axis above each block; returns where it ends."""
     captions = [
-        (fit(side.name, width, setting.captions), left, width)
+        (fit(setting.sides.columns.name, width, setting.captions), left, width)
         for _, left, width in _spans(setting, columns, lefts)
     ]
     frame.labels += [Label(block, left, top, width, 0.5, _GREY) for block, left, width in captions]
-    top += max(block.height for block, _, _ in captions)
-    blocks = [fit(_title(side, column), setting.box[0], setting.letters) for _, column in columns]
+    return top + max(block.height for block, _, _ in captions)
+
+
+def _add_titles(
+    frame: Frame, setting: _Setting, columns: Sequence[Index], lefts: Sequence[int], top: int
+) -> int:
+    """Put a label above each column; returns where the tiles begin."""
+    side = setting.sides.columns
+    width = setting.box[0] - 2 * _GAP  # or labels would run into each other
+    blocks = [fit(_title(side, column), width, setting.letters) for _, column in columns]
     bottom = top + max(block.height for block in blocks)
     for block, left in zip(blocks, lefts):
         frame.labels.append(Label(block, left, bottom - block.height, setting.box[0], 0.5))

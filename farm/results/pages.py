@@ -35,6 +35,11 @@ class Sides:
     super_columns: Side
     columns: Side
 
+    @property
+    def others(self) -> tuple[Side, ...]:
+        """All but the columns."""
+        return self.super_rows, self.rows, self.super_columns
+
 
 @dataclass(frozen=True, slots=True)
 class Page:

@@ -7,7 +7,8 @@ from PIL import Image, ImageDraw
 
 from farm.plan import Plan
 from farm.prompts.differing import common
-from farm.results.grid import Frame, Heading, frames
+from farm.results.frame import Frame, Heading
+from farm.results.grid import frames
 from farm.results.journal import Record
 from farm.results.lettering import draw
 from farm.results.names import slug

@@ -5,7 +5,9 @@ from PIL import Image, ImageChops
 
 from farm.plan import Layout
 from farm.results import grid
+from farm.results.frame import Heading
 from farm.results.journal import Record
+from farm.results.pages import Side, Sides
 from farm.results.sheet import write_sheets
 from farm.results.store import Store
 from farm.results.tiles import picture_size, tile
@@ -104,8 +106,8 @@ def test_a_huge_sheet_is_cut_into_parts_and_loses_nothing(tmp_path, monkeypatch,
 def test_the_limits_are_what_viewers_bear():
     assert grid.LONGEST_SIDE <= 65_000 and 2 * Image.MAX_IMAGE_PIXELS > grid.MOST_PIXELS
     frames = grid.frames(
-        grid.Sides(*(grid.Side(name, tuple(map(str, range(10)))) for name in "abcd")),
-        grid.Heading("job", "", ""),
+        Sides(*(Side(name, tuple(map(str, range(10)))) for name in "abcd")),
+        Heading("job", "", ""),
         (512, 512),
     )
     assert sum(len(frame.slots) for frame in frames) == 10_000
@@ -114,9 +116,7 @@ def test_the_limits_are_what_viewers_bear():
 
 
 def test_a_picture_larger_than_any_sheet_is_scaled_down():
-    [frame] = grid.frames(
-        grid.Sides(*[grid.Side("", ("",))] * 4), grid.Heading("job", "", ""), (40_000, 20_000)
-    )
+    [frame] = grid.frames(Sides(*[Side("", ("",))] * 4), Heading("job", "", ""), (40_000, 20_000))
     assert max(frame.size) <= grid.LONGEST_SIDE and frame.box[0] == 2 * frame.box[1]
 
 
@@ -125,10 +125,36 @@ def test_a_picture_larger_than_any_sheet_is_scaled_down():
     "titles", [["short", "a long prompt, " * 40], ["x" * 400, "y"], ["", "(unlabelled)"], ["猫" * 50, "a\nb"]]
 )
 def test_labels_lie_whole_on_the_sheet_and_over_nothing(side, titles):
-    axes = {name: grid.Side("", ("",)) for name in ("super_rows", "rows", "super_columns", "columns")}
-    axes |= {"columns": grid.Side("seed", ("1", "2", "3"))} if side != "columns" else {}
-    axes[side] = grid.Side("prompt", tuple(titles))
-    [frame] = grid.frames(grid.Sides(**axes), grid.Heading("job", "page: 1", "prompt: x " * 50), (64, 64))
+    axes = {name: Side("", ("",)) for name in ("super_rows", "rows", "super_columns", "columns")}
+    axes |= {"columns": Side("seed", ("1", "2", "3"))} if side != "columns" else {}
+    axes[side] = Side("prompt", tuple(titles))
+    [frame] = grid.frames(Sides(**axes), Heading("job", "page: 1", "prompt: x " * 50), (64, 64))
+    _check_that_nothing_overlaps(frame)
+    text = "".join("".join(label.block.lines) for label in frame.labels)
+    for title in titles:
+        escaped = title if title.isascii() else grid.readable(title)
+        assert "".join(escaped.split()) in "".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("values", "size", "lines"),
+    [(16, (64, 64), 1), (17, (64, 64), 5), (120, (64, 64), 11), (120, (64, 128), 8), (120, (256, 64), 24)],
+)
+def test_an_axis_that_has_the_sheet_for_itself_goes_on_in_lines(values, size, lines):
+    titles = tuple(f"a ginger cat in front of the number {number}" for number in range(values))
+    alone, columns = Side("", ("",)), Side("prompt", titles)
+    [frame] = grid.frames(Sides(alone, alone, alone, columns), Heading("job", "", "x"), size)
+    _check_that_nothing_overlaps(frame)
+    assert list(frame.slots) == [(0, 0, 0, number) for number in range(values)]
+    assert len({top for _, top in frame.slots.values()}) == lines
+    for (_, _, _, number), (left, top) in frame.slots.items():  # each has its own label above it
+        [label] = [one for one in frame.labels if " ".join(one.block.lines) == titles[number]]
+        assert label.left == left and 0 <= top - (label.top + label.block.height) < 10
+    in_rows = grid.frames(Sides(alone, columns, alone, alone), Heading("job", "", "x"), size)
+    assert len({left for left, _ in in_rows[0].slots.values()}) == 1
+
+
+def _check_that_nothing_overlaps(frame):
     boxes = [(*_ink(label), text) for label in frame.labels if (text := " ".join(label.block.lines))] + [
         (x, y, x + frame.box[0], y + frame.box[1], "tile") for x, y in frame.slots.values()
     ]
@@ -138,18 +164,14 @@ def test_labels_lie_whole_on_the_sheet_and_over_nothing(side, titles):
         for other in boxes[index + 1 :]:
             apart = one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
             assert apart, (one, other)
-    text = "".join("".join(label.block.lines) for label in frame.labels)
-    for title in titles:
-        escaped = title if title.isascii() else grid.readable(title)
-        assert "".join(escaped.split()) in "".join(text.split())
 
 
 @pytest.mark.parametrize("side", ["columns", "rows"])
 def test_a_long_label_leaves_the_others_their_size(side):
     long = "extraordinarilylongwordwithoutaseam"
-    axes = {name: grid.Side("", ("",)) for name in ("super_rows", "rows", "super_columns", "columns")}
-    axes[side] = grid.Side("sampler", ("Euler", long))
-    [frame] = grid.frames(grid.Sides(**axes), grid.Heading("job", "", ""), (128, 128))
+    axes = {name: Side("", ("",)) for name in ("super_rows", "rows", "super_columns", "columns")}
+    axes[side] = Side("sampler", ("Euler", long))
+    [frame] = grid.frames(Sides(**axes), Heading("job", "", ""), (128, 128))
     sizes = {"".join(label.block.lines): label.block.size for label in frame.labels}
     assert sizes[long] < sizes["Euler"] == 14
 
