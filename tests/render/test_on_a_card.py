@@ -61,8 +61,26 @@ def test_pictures_are_those_of_a_cpu(sampler: str, on_card: Counting, networks: 
     assert apart(render([cell], on_card)[0], render([cell], Counting(networks))[0]) <= levels_of(cell)
 
 
+PROMPTS = [
+    "a [ginger:black:0.4] cat, (green eyes:1.4), [hat|scarf]",
+    "a ginger cat AND a blue background :0.6 AND a hat :-0.4",
+    "a ginger cat BREAK green eyes BREAK a blue background",
+    ", ".join(["a red cat with a hat"] * 29),
+]
+
+
+@pytest.mark.parametrize("emphasis", ["original", "no norm", "comfyui"])
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_prompts_are_those_of_a_cpu(
+    prompt: str, emphasis: str, on_card: Counting, networks: Networks
+) -> None:
+    cell = replace(wanted("Euler"), prompt=prompt, emphasis=emphasis)
+    assert apart(render([cell], on_card)[0], render([cell], Counting(networks))[0]) <= levels_of(cell)
+
+
 def test_a_mixed_batch_is_its_cells(on_card: Counting) -> None:
     cells = [wanted(sampler) for sampler in (*SAMPLERS, *SCHEDULERS)]
+    cells += [replace(wanted("Heun"), prompt=prompt) for prompt in PROMPTS]
     together = render(cells, on_card)
     alone = [render([cell], on_card)[0] for cell in cells]
     far = [(cell, apart(one, other)) for cell, one, other in zip(cells, together, alone, strict=True)]
