@@ -4,7 +4,7 @@ from collections.abc import Hashable, Iterator
 from functools import lru_cache
 
 from farm.cell import Settings
-from farm.prompts.emphasis import weighted
+from farm.prompts.emphasis import is_weighted, weighted
 from farm.prompts.strands import Strand, strands
 from farm.sampling import AUTOMATIC, BUILT_IN, Sampler, Samplers, Schedule
 
@@ -110,10 +110,7 @@ def first_rows(settings: Settings, samplers: Samplers = BUILT_IN) -> list[tuple[
 @lru_cache(_KEPT)
 def _told(text: str, emphasis: str) -> Hashable:
     """What an evaluation is told by a text: pieces, and what their weights are taken for."""
-    sections = weighted(text)
-    if all(piece.weight == 1 for section in sections for piece in section):
-        return sections
-    return sections, emphasis
+    return weighted(text), emphasis if is_weighted(text) else ""
 
 
 def _noise(settings: Settings) -> tuple[Hashable, ...]:

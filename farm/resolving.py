@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from farm.cell import DEFAULTS, Settings
-from farm.costs import evaluations_at, schedule_of
+from farm.costs import evaluations_at, schedule_of, steps_of_prompt
+from farm.prompts.emphasis import is_weighted
+from farm.prompts.strands import is_edited, strands
 from farm.sampling import AUTOMATIC, DIFFUSERS, Sampler, Samplers, Schedule
 
 MAX_STEPS = 1000
@@ -121,15 +123,25 @@ def _ignored(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> Iter
     if _is_respaced(asked, row, schedule):
         where = f"on {row.name} from {row.restarts_from} steps on"
         yield from (("schedule", where), ("rho", where))
-    if asked["cfg_scale"] in (0, 1):  # where there is but one row
-        for name in ("guidance_rescale", "negative_guidance_minimum_sigma"):
-            yield name, f"where cfg_scale is {asked['cfg_scale']:g}"
+    yield from _ignored_by_the_prompts(asked, row)
     if asked["variation_strength"] == 0:
         yield "variation_seed", "where variation_strength is 0"
     size = (asked["seed_resize_from_width"], asked["seed_resize_from_height"])
     if size == (asked["width"], asked["height"]):
         yield "seed_resize_from_width", "where it is the picture's own size"
         yield "seed_resize_from_height", "where it is the picture's own size"
+
+
+def _ignored_by_the_prompts(asked: Mapping[str, Any], row: Sampler) -> Iterator[Ignored]:
+    texts = asked["prompt"], asked["negative_prompt"]
+    if row.chooses_steps and not any(map(is_edited, texts)):
+        yield "steps", f"on {row.name}"
+    found = strands(*texts, asked["cfg_scale"], steps_of_prompt(asked["steps"], row))
+    if len(found) == 1:  # there is but one row
+        for name in ("guidance_rescale", "negative_guidance_minimum_sigma"):
+            yield name, f"where cfg_scale is {asked['cfg_scale']:g}"
+    if not any(is_weighted(text) for strand in found for text in strand.texts):
+        yield "emphasis", "where a prompt has no weights"
 
 
 def _is_respaced(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> bool:
@@ -141,8 +153,6 @@ def _is_respaced(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> 
 
 def _ignored_by_the_sampler(asked: Mapping[str, Any], row: Sampler) -> Iterator[Ignored]:
     on = f"on {row.name}"
-    if row.chooses_steps:
-        yield "steps", on
     quiet = _quiet(asked, row)
     for name in ("eta", "s_churn"):
         if name not in row.options:

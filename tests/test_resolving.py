@@ -181,3 +181,25 @@ def test_keys_count_what_is_not_as_usual():
     )
     assert key != content_key(replace(plain, rng="nv"), (), "h")
     assert key != content_key(replace(plain, schedule="karras"), (), "h")
+
+
+@pytest.mark.parametrize(
+    ("asked", "idle"),
+    [
+        ({"prompt": "a cat", "emphasis": "ignore"}, {"emphasis"}),
+        ({"prompt": "a (cat:1.2)", "emphasis": "ignore"}, set()),
+        ({"prompt": "a [cat:(hat:1.2):0.5]", "emphasis": "ignore"}, set()),
+        ({"negative_prompt": "[hat]", "emphasis": "comfyui"}, set()),
+        ({"negative_prompt": "[hat]", "emphasis": "comfyui", "cfg_scale": 1.0}, {"emphasis"}),
+        ({"cfg_scale": 1.0, "guidance_rescale": 0.5}, {"guidance_rescale"}),
+        ({"prompt": "a AND b", "cfg_scale": 1.0, "guidance_rescale": 0.5}, set()),
+        ({"sampler": "DPM adaptive", "steps": 7}, {"steps"}),
+        ({"sampler": "DPM adaptive", "steps": 7, "prompt": "[a:b:15]"}, set()),
+        ({"sampler": "DPM adaptive", "steps": 7, "negative_prompt": "[a|b]"}, set()),
+    ],
+)
+def test_what_prompts_say_decides_what_matters(asked, idle):
+    wanted = {"model": "m", "prompt": "a cat"} | asked
+    settings = resolved(wanted, BUILT_IN)
+    changed = {name for name, value in asked.items() if getattr(settings, name) != value}
+    assert changed == idle

@@ -79,6 +79,12 @@ def weighted(text: str) -> tuple[Section, ...]:
     return tuple(tuple(_joined(section)) for section in sections)
 
 
+@lru_cache(_KEPT)
+def is_weighted(text: str) -> bool:
+    """Whether some piece of a text has a weight of its own."""
+    return any(piece.weight != 1 for section in weighted(text) for piece in section)
+
+
 def _joined(pieces: list[Piece]) -> Iterator[Piece]:
     for weight, run in groupby(pieces, key=lambda piece: piece.weight):
         yield Piece("".join(piece.text for piece in run), weight)

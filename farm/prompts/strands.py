@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from farm.prompts.grammar import parse, parse_negative
-from farm.prompts.tree import Part
+from farm.prompts.tree import Part, nodes
 
 Schedule = tuple[tuple[int, str], ...]
 """Texts that follow each other, each with the last step at which it holds."""
@@ -36,6 +36,14 @@ class Strand:
     coefficient: float
     weight: float
     conditional: bool
+
+
+@lru_cache(_KEPT)
+def is_edited(text: str) -> bool:
+    """Whether a prompt or a negative prompt may say something else at another step."""
+    return any(
+        True for read in (parse, parse_negative) for part in read(text).parts for _ in nodes(part.items)
+    )
 
 
 def stage_at(ends: Sequence[int], evaluation: int) -> int:
