@@ -4,8 +4,8 @@ from collections.abc import Hashable, Iterator
 from functools import lru_cache
 
 from farm.cell import Settings
-from farm.prompts.emphasis import is_weighted, weighted
-from farm.prompts.strands import Strand, strands
+from farm.prompts.emphasis import Section, is_weighted, weighted
+from farm.prompts.strands import Strand, coefficients, strands
 from farm.sampling import AUTOMATIC, BUILT_IN, Sampler, Samplers, Schedule
 
 _KEPT = 5000
@@ -67,13 +67,16 @@ _MANY = 100
 
 def rows_at_once(settings: Settings) -> int:
     """Rows that go through the UNet at an evaluation: one for each text that has a coefficient."""
-    return len(strands(settings.prompt, settings.negative_prompt, settings.cfg_scale, steps=1))
+    return sum(1 for one in coefficients(settings.prompt, settings.cfg_scale) if one)
 
 
 def guiding_strands(settings: Settings, samplers: Samplers = BUILT_IN) -> tuple[Strand, ...]:
     """The texts that have a row, with their coefficients: the negative prompt, and the prompt's parts."""
-    steps = prompt_steps(settings, samplers)
-    return strands(settings.prompt, settings.negative_prompt, settings.cfg_scale, steps)
+    row = samplers[settings.sampler]
+    counted = isinstance(row.algorithm, str) and row.algorithm != "diffusers" and not row.chooses_steps
+    asked = evaluations(settings, samplers) if counted else None
+    steps = steps_of_prompt(settings.steps, row)
+    return strands(settings.prompt, settings.negative_prompt, settings.cfg_scale, steps, asked)
 
 
 def rows(settings: Settings, samplers: Samplers = BUILT_IN) -> int:
@@ -82,15 +85,35 @@ def rows(settings: Settings, samplers: Samplers = BUILT_IN) -> int:
 
 
 def encodings(settings: Settings, samplers: Samplers = BUILT_IN) -> Iterator[Hashable]:
-    """Names each text that is encoded: equal ones are encoded once, whatever the weights of their pieces."""
+    """Names each text that is encoded: equal ones are encoded once, whatever the weights of their pieces.
+
+    Texts are told apart by what stands in them, since nobody has looked at their tokens yet.
+    """
     for strand in guiding_strands(settings, samplers):
-        for text in strand.texts:
-            yield settings.model, settings.precision, settings.clip_skip, _pieces(text)
+        for text in strand.said.texts:
+            yield settings.model, settings.precision, settings.clip_skip, _words(text)
 
 
 @lru_cache(_KEPT)
-def _pieces(text: str) -> Hashable:
-    return tuple(tuple(piece.text for piece in section) for section in weighted(text))
+def _words(text: str) -> Hashable:
+    """Each section's words as CLIP has them: small letters, space of any kind, weights left out."""
+    return tuple(" ".join(_uncut(section).casefold().split()) for section in weighted(text))
+
+
+def _uncut(section: Section) -> str:
+    """The text of a section, with a mark where a weight begins inside of a word."""
+    text = ""
+    for piece in section:
+        cut = text and _kind(text[-1]) == _kind(piece.text[0]) != "space"
+        text += f"\0{piece.text}" if cut else piece.text
+    return text
+
+
+def _kind(character: str) -> str:
+    """Characters of one kind are a word to CLIP's tokenizer if they stand together."""
+    if character.isspace():
+        return "space"
+    return "letter" if character.isalpha() else "digit" if character.isdigit() else "sign"
 
 
 def first_pass(settings: Settings) -> tuple[Hashable, ...]:
@@ -101,16 +124,21 @@ def first_pass(settings: Settings) -> tuple[Hashable, ...]:
 def first_rows(settings: Settings, samplers: Samplers = BUILT_IN) -> list[tuple[Hashable, ...]]:
     """Names each row of the first pass; equal rows are computed once."""
     start = (*_noise(settings), *_start(settings, samplers))
-    return [
-        (*start, _told(strand.schedule[0][1], settings.emphasis))  # what holds at the first evaluation
-        for strand in guiding_strands(settings, samplers)
-    ]
+    return [(*start, *_told_first(strand, settings)) for strand in guiding_strands(settings, samplers)]
+
+
+def _told_first(strand: Strand, settings: Settings) -> tuple[Hashable, ...]:
+    """What the first evaluation is told, and how many sections it is filled up to."""
+    longest = max(len(weighted(text)) for text in (*strand.said.texts, *strand.said.others))
+    return *_told(strand.said.schedule[0][1], settings.emphasis), longest
 
 
 @lru_cache(_KEPT)
-def _told(text: str, emphasis: str) -> Hashable:
-    """What an evaluation is told by a text: pieces, and what their weights are taken for."""
-    return weighted(text), emphasis if is_weighted(text) else ""
+def _told(text: str, emphasis: str) -> tuple[Hashable, ...]:
+    """The words of a text, and its weights if they do anything."""
+    if emphasis == "ignore" or not is_weighted(text):
+        return _words(text), "", ()
+    return _words(text), emphasis, weighted(text)
 
 
 def _noise(settings: Settings) -> tuple[Hashable, ...]:

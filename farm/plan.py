@@ -61,7 +61,7 @@ class Plan:
         return sum(evaluations(settings, self.samplers) for settings in self._pictures())
 
     def rows(self) -> int:
-        """Rows that go through a UNet: an evaluation has two, or one where guidance drops the other."""
+        """Rows that go through a UNet: an evaluation has one for each text that has a coefficient."""
         return sum(rows(settings, self.samplers) for settings in self._pictures()) - self.shared_rows()
 
     def shared_rows(self) -> int:

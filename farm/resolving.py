@@ -140,7 +140,7 @@ def _ignored_by_the_prompts(asked: Mapping[str, Any], row: Sampler) -> Iterator[
     if len(found) == 1:  # there is but one row
         for name in ("guidance_rescale", "negative_guidance_minimum_sigma"):
             yield name, f"where cfg_scale is {asked['cfg_scale']:g}"
-    if not any(is_weighted(text) for strand in found for text in strand.texts):
+    if not any(is_weighted(text) for strand in found for text in strand.said.texts):
         yield "emphasis", "where a prompt has no weights"
 
 

@@ -9,7 +9,7 @@ from farm.cli.misfits import misfits
 from farm.document import Mistakes
 from farm.errors import BadInput, Problem
 from farm.job import Job, Vocabulary, load_job, read_drawn
-from farm.kinds import Reading, Seeds
+from farm.kinds import Names, Reading, Seeds
 from farm.plan import Plan, compile_job
 from farm.plugins import find_plugins
 from farm.settings import SETTINGS
@@ -90,12 +90,21 @@ def find_checkpoint(name: str, option: str) -> Checkpoint:
         BadInput: if there is none, or several.
     """
     place = look_around(None)
-    reading = Reading(place.vocabulary.models, Seeds(), Mistakes())
+    return place.checkpoints[option_value("model", name, option, place.vocabulary.models)]
+
+
+def option_value(setting: str, text: str, option: str, models: Names | None = None) -> str:
+    """What an option of a command means that is written as a setting of a job is.
+
+    Raises:
+        BadInput: if it is not allowed.
+    """
+    reading = Reading(models or {}, Seeds(), Mistakes())
     try:
-        [(_, found), *_] = SETTINGS["model"].expand([name], 0, reading)
+        [(_, found), *_] = SETTINGS[setting].expand([text], 0, reading)
     except BadValue as mistake:
         raise BadInput([Problem(option, str(mistake))]) from mistake
-    return place.checkpoints[str(found)]
+    return str(found)
 
 
 def _other_names(checkpoint: Checkpoint, hashes: Hashes) -> tuple[str, ...]:

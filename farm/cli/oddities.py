@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from farm.costs import prompt_steps
+from farm.cell import Cell
+from farm.costs import evaluations, prompt_steps
 from farm.plan import Plan
 from farm.prompts.naming import unapplied
 from farm.prompts.oddities import oddities
@@ -28,13 +29,28 @@ def shortened(warnings: Sequence[str]) -> list[str]:
 
 
 def _warnings(plan: Plan, addons: Mapping[str, Collection[str]]) -> Iterator[str]:
-    seen: set[tuple[str, str, int]] = set()
+    seen: set[tuple[str, str, int, int]] = set()
     for cell in sorted(plan.cells, key=lambda cell: cell.number):
-        settings, steps = cell.settings, prompt_steps(cell.settings, plan.samplers)
-        for name, text in (("prompt", settings.prompt), ("negative_prompt", settings.negative_prompt)):
-            if (name, text, steps) in seen:
+        steps = prompt_steps(cell.settings, plan.samplers)
+        asked = evaluations(cell.settings, plan.samplers)
+        for name, text in (
+            ("prompt", cell.settings.prompt),
+            ("negative_prompt", cell.settings.negative_prompt),
+        ):
+            if (name, text, steps, asked) in seen:
                 continue
-            seen.add((name, text, steps))
+            seen.add((name, text, steps, asked))
             negative = name == "negative_prompt"
-            for one in sorted([*oddities(text, steps, negative), *unapplied(text, addons, negative)]):
-                yield f"{plan.places.get(name, plan.name)}: warning: {name}, {one.at(text)}"
+            found = sorted([*oddities(text, steps, asked, negative), *unapplied(text, addons, negative)])
+            where = f"{plan.places.get(name, plan.name)}: warning: {name}{_which(plan, cell, name, text)}"
+            yield from (f"{where}, {one.at(text)}" for one in found)
+
+
+def _which(plan: Plan, cell: Cell, name: str, text: str) -> str:
+    """Which of an axis' prompts it is, and whether it is put together from what the job says."""
+    said, which = plan.asked.get(name), ""
+    for axis, index in zip(plan.axes, cell.coordinates, strict=True):
+        if name in axis.values[index].settings:
+            said = axis.values[index].settings[name]
+            which = f" {index + 1} of {len(axis.values)}" if len(axis.values) > 1 else ""
+    return which if said == text else f"{which} as put together"

@@ -1,6 +1,7 @@
 """`farm prompt`: what a prompt means, step by step and token by token."""
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from itertools import groupby
@@ -9,17 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
-from farm.cli.jobs import find_checkpoint
+from farm.cli.jobs import find_checkpoint, option_value
 from farm.cli.plan import counted
-from farm.costs import steps_of_prompt
-from farm.diffusers_schedulers import BadScheduler
+from farm.costs import evaluations_at, schedule_of, steps_of_prompt
 from farm.errors import BadInput, Problem, quoted
-from farm.misnamed import sampler_hint
-from farm.prompts.emphasis import Section, weighted
+from farm.prompts.chunks import Chunk
+from farm.prompts.emphasis import weighted
 from farm.prompts.grammar import parse, parse_negative
 from farm.prompts.naming import EMBEDDING, embeddings, unapplied
 from farm.prompts.oddities import oddities
-from farm.prompts.strands import stage_at
+from farm.prompts.strands import Said, said_by, stage_at
 from farm.prompts.tree import Part, Prompt
 from farm.resolving import MAX_STEPS
 from farm.sampling import BUILT_IN
@@ -30,11 +30,13 @@ Facts = dict[str, Any]
 
 
 def prompt(
-    text: Annotated[str, typer.Argument(metavar="PROMPT", help="As jobs write it.", show_default=False)],
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="PROMPT", help="As jobs write it; - reads it.", show_default=False),
+    ],
     steps: Annotated[int, typer.Option(metavar="N", min=1, max=MAX_STEPS, help="Sampling steps.")] = 20,
     sampler: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="A1111 counts two steps for each of those that ask twice."),
+        str, typer.Option(metavar="NAME", help="It decides how often the model is asked.")
     ] = "Euler a",
     model: Annotated[
         str | None,
@@ -49,18 +51,22 @@ def prompt(
 ) -> None:
     """Show what a prompt means: what is active at which step, weights, tokens, what is encoded.
 
-    Steps are those of A1111, which counts the model's evaluations from 0: [a:b:3] is a at steps 0 to 3.
+    Put it in 'single quotes', or the shell takes brackets and bars for its own. Steps are those of A1111,
+    which counts the times that the model is asked from 0: [a:b:3] is a at steps 0 to 3.
     """
-    laid_over = _steps(steps, sampler)
+    text = _text(words)
+    laid_over, asked = _steps(steps, sampler)
     read = parse_negative(text) if negative else parse(text)
+    said = said_by(text, laid_over, asked, negative)
     known = find_addons(Workspace(Path.cwd()).model_folders)
-    odd = sorted([*oddities(text, laid_over, negative), *unapplied(text, known, negative)])
+    odd = sorted([*oddities(text, laid_over, asked, negative), *unapplied(text, known, negative)])
     facts: Facts = {
         "prompt": text,
         "steps": laid_over,
+        "evaluations": asked,
         "schedule": _schedule(read, laid_over),
-        "parts": [_part(part, laid_over) for part in read.parts],
-        "encoded": _encoded(read, laid_over, _tokenizer(model)),
+        "parts": [_part(part, laid_over, asked) for part in read.parts],
+        "encoded": _encoded([one for one, part in zip(said, read.parts) if part.weight], _tokenizer(model)),
         "tags": [{"kind": tag.kind, "arguments": list(tag.arguments)} for tag in read.tags],
         "embeddings": list(dict.fromkeys(name for *_, name in embeddings(text, known[EMBEDDING]))),
         "warnings": [one.at(text) for one in odd],
@@ -68,13 +74,23 @@ def prompt(
     print(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else "\n".join(_in_words(facts)))
 
 
-def _steps(steps: int, sampler: str) -> int:
+def _text(words: Sequence[str]) -> str:
+    """Words that the shell took apart are one prompt all the same."""
+    text = sys.stdin.read().strip() if list(words) == ["-"] else " ".join(words)
     try:
-        return steps_of_prompt(steps, BUILT_IN.find(sampler)[0])
-    except (KeyError, BadScheduler) as unknown:
-        why = unknown if isinstance(unknown, BadScheduler) else f"{quoted(sampler)} is not known"
-        hint = sampler_hint(sampler, BUILT_IN) or "farm samplers lists them"
-        raise BadInput([Problem("--sampler", f"{why} ({hint})")]) from unknown
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadInput([Problem("PROMPT", f"{quoted(text)} is not a valid text")]) from error
+    return text
+
+
+def _steps(steps: int, sampler: str) -> tuple[int, int]:
+    """The steps that the prompt is laid over, and how often the model is asked."""
+    row, named = BUILT_IN.find(option_value("sampler", sampler, "--sampler"))
+    laid_over = steps_of_prompt(steps, row)
+    if row.chooses_steps:
+        return laid_over, laid_over
+    return laid_over, evaluations_at(steps, row, schedule_of(row, named, BUILT_IN))
 
 
 def _tokenizer(model: str | None) -> Any:
@@ -98,36 +114,39 @@ def _at(part: Part, steps: int, last: int) -> str:
     return next(text for until, text in part.schedule(steps) if last <= until)
 
 
-def _part(part: Part, steps: int) -> Facts:
-    return {"weight": part.weight, "schedule": part.schedule(steps), "active": list(_active(part, steps))}
-
-
-def _active(part: Part, steps: int) -> Iterator[Facts]:
-    """Runs of steps with one text, as pictures are made: counted from 0."""
+def _part(part: Part, steps: int, evaluations: int) -> Facts:
     schedule = part.schedule(steps)
+    return {"weight": part.weight, "schedule": schedule, "active": list(_active(schedule, evaluations))}
+
+
+def _active(schedule: Sequence[tuple[int, str]], evaluations: int) -> Iterator[Facts]:
+    """Runs of evaluations with one text, as pictures are made: counted from 0."""
     ends = [last for last, _ in schedule]
-    for text, run in groupby(range(steps), key=lambda step: schedule[stage_at(ends, step)][1]):
+    for text, run in groupby(range(evaluations), key=lambda step: schedule[stage_at(ends, step)][1]):
         first, *others = run
         yield {"first": first, "last": others[-1] if others else first, "text": text}
 
 
-def _encoded(read: Prompt, steps: int, tokenizer: Any) -> list[Facts]:
-    """The different texts, those never active left out, each with its chunks."""
-    texts = dict.fromkeys(run["text"] for part in read.parts for run in _active(part, steps))
-    return [{"text": text, "chunks": _chunks(weighted(text), tokenizer)} for text in texts]
+def _encoded(parts: Sequence[Said], tokenizer: Any) -> list[Facts]:
+    """The different texts, each with its chunks, filled up to as many as the longest of its part has."""
+    found: dict[str, list[Facts]] = {}
+    for said in parts:
+        chunks = {text: tokenizer.chunks(weighted(text)) for text in (*said.texts, *said.others)}
+        count = max(map(len, chunks.values()))
+        for text in said.texts:
+            filled = [*chunks[text], *[Chunk()] * (count - len(chunks[text]))]
+            found.setdefault(text, [_facts(chunk, tokenizer) for chunk in filled])
+    return [{"text": text, "chunks": chunks} for text, chunks in found.items()]
 
 
-def _chunks(sections: Sequence[Section], tokenizer: Any) -> list[Facts]:
-    return [
-        {
-            "tokens": len(chunk.tokens),
-            "room": tokenizer.room,
-            "ids": list(chunk.tokens),
-            "words": tokenizer.words(chunk.tokens),
-            "weights": [round(weight, 6) for weight in chunk.weights],
-        }
-        for chunk in tokenizer.chunks(sections)
-    ]
+def _facts(chunk: Chunk, tokenizer: Any) -> Facts:
+    return {
+        "tokens": len(chunk.tokens),
+        "room": tokenizer.room,
+        "ids": list(chunk.tokens),
+        "words": tokenizer.words(chunk.tokens),
+        "weights": [round(weight, 6) for weight in chunk.weights],
+    }
 
 
 def _in_words(facts: Facts) -> Iterator[str]:
@@ -136,11 +155,11 @@ def _in_words(facts: Facts) -> Iterator[str]:
         which = f"part {number} of {len(parts)}, " if len(parts) > 1 else ""
         if which or part["weight"] != 1:
             yield f"{which}weight {part['weight']:g}"
-        yield from (_run(active, facts["steps"]) for active in part["active"])
+        yield from (_run(active, facts["evaluations"]) for active in part["active"])
     chunks = {tuple(chunk["ids"]) for text in facts["encoded"] for chunk in text["chunks"]}
     yield f"encoded: {counted(len(facts['encoded']), 'text')}, {counted(len(chunks), 'different chunk')}"
     for text in facts["encoded"]:
-        yield f"  {text['text']}"
+        yield f"  {_shown(text['text'])}"
         yield from (_chunk(chunk) for chunk in text["chunks"])
     for tag in facts["tags"]:
         yield f"tag: {tag['kind']} {' '.join(tag['arguments'])}"
@@ -148,11 +167,17 @@ def _in_words(facts: Facts) -> Iterator[str]:
     yield from (f"warning: {warning}" for warning in facts["warnings"])
 
 
-def _run(active: Facts, steps: int) -> str:
-    width = len(str(steps - 1))
+def _shown(text: str) -> str:
+    """The text in one line that a terminal can be given."""
+    shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return shown or "(empty)"
+
+
+def _run(active: Facts, evaluations: int) -> str:
+    width = len(str(evaluations - 1))
     if active["first"] == active["last"]:
-        return f"  step  {active['first']:>{width}} {'':{width}}  {active['text']}"
-    return f"  steps {active['first']:>{width}}-{active['last']:<{width}}  {active['text']}"
+        return f"  step  {active['first']:>{width}} {'':{width}}  {_shown(active['text'])}"
+    return f"  steps {active['first']:>{width}}-{active['last']:<{width}}  {_shown(active['text'])}"
 
 
 def _chunk(chunk: Facts) -> str:
@@ -161,7 +186,7 @@ def _chunk(chunk: Facts) -> str:
     said = " ".join(
         _words(words) if weight == 1 else f"({_words(words)} ×{weight:.4g})" for weight, words in runs
     )
-    return f"    {chunk['tokens']} of {chunk['room']} tokens: {said}"
+    return f"    {chunk['tokens']} of {chunk['room']} tokens: {_shown(said)}"
 
 
 def _words(words: Sequence[str]) -> str:

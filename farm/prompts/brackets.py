@@ -39,10 +39,10 @@ _CLOSING = {"(": ")", "[": "]"}
 
 
 class _Bare(Exception):
-    """Something at a place without which a text could have edits."""
+    """Something at a place without which a text could have edits; and whether that is inside of [ ]."""
 
-    def __init__(self, place: int) -> None:
-        self.place = place
+    def __init__(self, place: int, inside: bool = False) -> None:
+        self.found = place, inside
 
 
 def marks(text: str) -> list[Mark]:
@@ -57,12 +57,15 @@ def marks(text: str) -> list[Mark]:
         return []
 
 
-def bare(text: str) -> int | None:
-    """The place of a bar outside of all alternations, or of a backslash before nothing, or None."""
+def bare(text: str) -> tuple[int, bool] | None:
+    """The place of a bar outside of all alternations, or of a backslash before nothing; None if all is well.
+
+    The second value is whether a bar stands in square brackets all the same.
+    """
     try:
         _read(text)
     except _Bare as found:
-        return found.place
+        return found.found
     return None
 
 
@@ -105,8 +108,8 @@ def _closed(groups: list[_Group], text: str, end: int) -> Sequence[Mark]:
 
 def _check_bars(groups: Sequence[_Group]) -> None:
     """These groups are no alternations."""
-    if bars := [bar for group in groups for bar in group.bars]:
-        raise _Bare(min(bars))
+    if bars := [(bar, group.opening == "[") for group in groups for bar in group.bars]:
+        raise _Bare(*min(bars))
 
 
 def _marks_of(group: _Group, text: str, end: int) -> Sequence[Mark] | None:

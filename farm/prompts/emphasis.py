@@ -16,6 +16,8 @@ from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
 
+from farm.prompts.tree import limited
+
 
 class Piece(NamedTuple):
     """A text that is tokenized by itself.
@@ -38,7 +40,7 @@ _KEPT = 5000
 ROUND = 1.1
 SQUARE = 1 / 1.1
 
-_TOKEN = re.compile(
+TOKEN = re.compile(
     r"""
     (?P<escaped>\\[()\[\]\\]?+)
     | (?P<opened>[(\[])
@@ -65,7 +67,7 @@ _Event = str | _Bracket | bool
 
 @lru_cache(_KEPT)
 def weighted(text: str) -> tuple[Section, ...]:
-    """The pieces of a text, section by section. Neighbours of equal weight are one piece; none is empty.
+    """The pieces of a text, section by section. Neighbours of equal weight are joined; none is empty.
 
     Args:
         text: as it stands at some step, without tags, edits and alternations.
@@ -74,9 +76,9 @@ def weighted(text: str) -> tuple[Section, ...]:
     for piece in _pieces(_events(text)):
         if piece is None:
             sections.append([])
-        elif piece.text:
+        else:
             sections[-1].append(piece)
-    return tuple(tuple(_joined(section)) for section in sections)
+    return tuple(tuple(piece for piece in _joined(section) if piece.text) for section in sections)
 
 
 @lru_cache(_KEPT)
@@ -94,7 +96,7 @@ def _events(text: str) -> list[_Event]:
     """Texts and brackets in order. The factor of a bracket is known once it is closed."""
     events: list[_Event] = []
     waiting: dict[bool, list[_Bracket]] = {True: [], False: []}
-    for match in _TOKEN.finditer(text):
+    for match in TOKEN.finditer(text):
         token, number = match[0], match["number"]
         if match["escaped"]:
             events.append(token[1:])
@@ -121,7 +123,7 @@ def _events(text: str) -> list[_Event]:
 def number_of(text: str) -> float | None:
     """The number that a weight is; None if it has two points or none but a point."""
     try:
-        return float(text)
+        return limited(float(text))
     except ValueError:
         return None
 
@@ -132,12 +134,11 @@ def _pieces(events: list[_Event]) -> Iterator[Piece | None]:
     for event in events:
         if isinstance(event, _Bracket):
             product = products[event.round]
-            product.append(product[-1] * event.factor)
+            product.append(limited(product[-1] * event.factor))
         elif isinstance(event, bool):
             products[event].pop()
         else:
-            weight = products[True][-1] * products[False][-1]
-            yield from _split(event, weight)
+            yield from _split(event, limited(products[True][-1] * products[False][-1]))
 
 
 def _split(text: str, weight: float) -> Iterator[Piece | None]:

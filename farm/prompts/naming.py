@@ -25,11 +25,15 @@ def embeddings(text: str, names: Collection[str]) -> list[tuple[int, int, str]]:
 
 def unapplied(text: str, known: Known, negative: bool = False) -> list[Oddity]:
     """The tags and embeddings of a prompt, and why they do nothing."""
+    tags = [] if negative else list(_of_tags(text, known))
+    outside = text
+    for tag in tags:
+        outside = outside[: tag.start] + " " * (tag.end - tag.start) + outside[tag.end :]
     found = [
         Oddity(start, end, f"the embedding {quoted(name)} is not applied yet: it is encoded as words")
-        for start, end, name in embeddings(text, known.get(EMBEDDING, ()))
+        for start, end, name in embeddings(outside, known.get(EMBEDDING, ()))
     ]
-    return sorted([*found, *([] if negative else _of_tags(text, known))])
+    return sorted([*found, *tags])
 
 
 def _of_tags(text: str, known: Known) -> Iterator[Oddity]:
@@ -44,7 +48,8 @@ def _why(kind: str, name: str, known: Known) -> str:
     kinds = [other for other in known if other != EMBEDDING]
     if kind not in kinds:
         return f"{quoted(kind)} is no kind of tag, and left out; there are {', '.join(kinds)}"
+    missing = ""
     if name not in known[kind]:
         near = near_name(name, known[kind])
-        return f"there is no {kind} called {quoted(name)}" + (f"; did you mean {near!r}?" if near else "")
-    return f"the {kind} {quoted(name)} is not applied yet: the picture is as without it"
+        missing = "; there is no such file" + (f", did you mean {near!r}?" if near else "")
+    return f"the {kind} {quoted(name)} is not applied yet: the picture is as without it{missing}"

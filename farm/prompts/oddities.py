@@ -2,13 +2,13 @@
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 from farm.errors import quoted
-from farm.prompts.brackets import bare, marks
-from farm.prompts.emphasis import number_of
+from farm.prompts.brackets import Mark, bare, marks
+from farm.prompts.emphasis import TOKEN, number_of
 from farm.prompts.grammar import parse, parse_negative
 from farm.prompts.tree import Edit, Prompt, Tag
 
@@ -41,12 +41,13 @@ class Oddity:
         return f"character {self.start + 1}, {quoted(excerpt)}: {self.what}"
 
 
-def oddities(text: str, steps: int, negative: bool = False) -> list[Oddity]:
+def oddities(text: str, steps: int, evaluations: int, negative: bool = False) -> list[Oddity]:
     """What looks like a mistake in a prompt, in the order of the text.
 
     Args:
         text: as typed.
         steps: that editing is laid over.
+        evaluations: how often the model is asked.
         negative: whether it is a negative prompt.
     """
     prompt = parse_negative(text) if negative else parse(text)
@@ -54,9 +55,8 @@ def oddities(text: str, steps: int, negative: bool = False) -> list[Oddity]:
     found = list(_of_negative(whole) if negative else _of_parts(prompt))
     starts = accumulate((len(str(part)) + len("AND") for part in prompt.parts), initial=0)
     for part, start in zip(prompt.parts, starts):
-        end = len(str(part)) - len(part.ending)
-        body = whole[start : start + end]
-        found += [(start + at, start + to, what) for at, to, what in _of_part(body, steps)]
+        body = whole[start : start + len(str(part)) - len(part.ending)]
+        found += [(start + at, start + to, what) for at, to, what in _of_part(body, steps, evaluations)]
     return sorted({*map(_Typed(prompt.tags), found), *_of_tags(prompt.tags)})
 
 
@@ -92,58 +92,84 @@ def _of_negative(text: str) -> Iterator[Found]:
 
 
 def _of_parts(prompt: Prompt) -> Iterator[Found]:
-    """The weights at the ends."""
+    """Where AND joins nothing, the weights at the ends, and what is nearly a tag."""
     end = 0
     for part in prompt.parts:
-        end += len(str(part))
+        first, end = end, end + len(str(part))
         start = end - len(part.ending)
+        if len(prompt.parts) > 1 and not str(part)[: start - first].strip():
+            joint = first - len("AND") if first else end
+            yield joint, joint + len("AND"), f"joins nothing: an empty text has the weight {part.weight:g}"
         if len(prompt.parts) == 1 and part.ending.strip():
             yield start, end, f"a number at the end is the weight of the whole prompt, here {part.weight:g}"
         elif abs(part.weight) > STRONG:
             yield start, end, f"a weight of {part.weight:g} is very strong"
         end += len("AND")
+    for match in _NEARLY_TAGS.finditer("AND".join(map(str, prompt.parts))):
+        yield (*match.span(), "begins no tag, but text; a tag is <lora:name:weight>")
 
 
-def _of_part(text: str, steps: int) -> Iterator[Found]:
-    if (start := bare(text)) is not None:
-        what = "a bar outside of [ ]" if text[start] == "|" else "a backslash before nothing"
-        yield start, start + 1, f"{what}: nothing around it is edited or alternates, as in A1111"
-    yield from _of_edits(text, steps)
-    yield from _of_emphasis(text)
+_NEARLY_TAGS = re.compile(r"<\s*+(?:lora|lyco|hypernet)\b")
 
 
-def _of_edits(text: str, steps: int) -> Iterator[Found]:
-    opened: list[int] = []
-    for mark in marks(text):
+def _of_part(text: str, steps: int, evaluations: int) -> Iterator[Found]:
+    tokens = marks(text)
+    alone = bare(text)
+    if alone is not None:
+        yield _of_bare(text, *alone)
+    yield from _of_edits(text, tokens, steps, evaluations)
+    structure = {mark.start for mark in tokens} | {mark.end - 1 for mark in tokens}
+    yield from _of_emphasis(text, structure)
+    yield from _of_near_misses(text, structure, _NEAR_MISSES if alone is None else _NEAR_MISSES[:-1])
+
+
+def _of_bare(text: str, start: int, inside: bool) -> Found:
+    what = "a backslash before nothing"
+    if text[start] == "|":
+        what = (
+            "a bar beside a colon or a lone bracket is no alternation" if inside else "a bar outside of [ ]"
+        )
+    variants = "; variants in { } want dynamic_prompts in the job" if _VARIANTS.search(text) else ""
+    return start, start + 1, f"{what}: nothing around it is edited or alternates, as in A1111{variants}"
+
+
+_VARIANTS = re.compile(r"\{[^{}]*\|[^{}]*\}")
+
+
+def _of_edits(text: str, tokens: Sequence[Mark], steps: int, evaluations: int) -> Iterator[Found]:
+    opened: list[Mark] = []
+    colons: list[int] = [0]
+    for mark in tokens:
         if mark.kind in ("EDIT", "ALTERNATION"):
-            opened.append(mark.start)
+            opened.append(mark)
+            colons.append(0)
+        elif mark.kind == "COLON":
+            colons[-1] += 1
         elif mark.kind in ("WHEN", "CLOSE"):
-            start = opened.pop()
+            start, alone = opened.pop().start, not colons.pop()
             if mark.kind == "WHEN":
-                what = _of_when(text[mark.start + 1 : mark.end - 1], steps)
+                what = _of_when(text[mark.start + 1 : mark.end - 1], steps, evaluations, alone)
                 yield from [(start, mark.end, what)] if what else []
 
 
-def _of_when(when: str, steps: int) -> str:
+def _of_when(when: str, steps: int, evaluations: int, alone: bool) -> str:
     last = Edit(None, (), when).last(steps)
     if last < 1:
         return "changes before the first step"
-    if last >= steps - 1:  # evaluations count from 0, and the first that is later than `last` changes it
-        return f"never changes: there are {steps} steps, which count from 0"
+    if last >= evaluations - 1:
+        return f"never changes: the model is asked {evaluations} times, counted from 0"
+    if alone and 0.6 <= float(when) < 1:
+        return f"shows nothing before step {last + 1}; less weight would be ( :{when.strip()})"
     return ""
 
 
-_BRACKET = re.compile(r"\\[()\[\]\\]?+|[(\[]|:\s*+(?P<number>[+-]?[.\d]++)\s*+\)|[)\]]")
-
-
-def _of_emphasis(text: str) -> Iterator[Found]:
+def _of_emphasis(text: str, structure: Collection[int]) -> Iterator[Found]:
     """Brackets without partners, odd weights, BREAKs that end nothing."""
-    structure = {mark.start for mark in marks(text)} | {mark.end - 1 for mark in marks(text)}
     opened: dict[str, list[int]] = {"(": [], "[": []}
     groups: list[tuple[int, int]] = []
-    for match in _BRACKET.finditer(text):
+    for match in TOKEN.finditer(text):
         token, number = match[0], match["number"]
-        if match.end() - 1 in structure or token.startswith("\\"):
+        if match["escaped"] or match.end() - 1 in structure or token[-1] not in "()[]":
             continue
         if token in opened:
             opened[token].append(match.start())
@@ -163,7 +189,10 @@ def _of_breaks(text: str, groups: Sequence[tuple[int, int]]) -> Iterator[Found]:
     starts, ends = sorted(start for start, _ in groups), sorted(end for _, end in groups)
     for match in re.finditer(r"\bBREAK\b", text):
         if bisect_left(starts, match.start()) > bisect_left(ends, match.end()):
-            yield (*match.span(), "ends no chunk inside brackets: it is encoded as a word, as in A1111")
+            yield (
+                *match.span(),
+                "ends no chunk inside brackets: it is a word of negative weight, as in A1111",
+            )
 
 
 def _of_weight(number: str | None, start: int, end: int) -> Iterator[Found]:
@@ -174,3 +203,33 @@ def _of_weight(number: str | None, start: int, end: int) -> Iterator[Found]:
         yield start, end, f"{quoted(number)} is not a number: it is text"
     elif abs(weight) > STRONG:
         yield start, end, f"a weight of {weight:g} is very strong"
+
+
+Patterns = Sequence[tuple[re.Pattern[str], str]]
+
+_NUMBER = r"\s*+[+-]?+[.\d]++\s*+"
+_NEAR_MISSES: Patterns = (
+    (
+        re.compile(rf"\([^()\[\]:]*+:(?!{_NUMBER}\))\s*+[-+\w]*+[.,]?+\w*+\s*+\)"),
+        "has no weight, but text behind its colon; a weight is a number such as 1.2",
+    ),
+    (
+        re.compile(rf"\([^()\[\]:]*+:{_NUMBER},(?!\d+\))"),
+        "has no weight there, but text; weights stand before the closing bracket",
+    ),
+    (
+        re.compile(r"__[\w*/-]+?__"),
+        "is text; wildcards want dynamic_prompts in the job",
+    ),
+    (
+        re.compile(r"\[[^\[\]()|:]*+:[^\[\]()|]*+\]"),
+        "is no edit, since no step ends it: it is text of less weight",
+    ),
+)  # fmt: skip
+
+
+def _of_near_misses(text: str, structure: Collection[int], patterns: Patterns) -> Iterator[Found]:
+    for pattern, what in patterns:
+        for match in pattern.finditer(text):
+            if match.start() not in structure:
+                yield (*match.span(), what)

@@ -4,13 +4,12 @@ The guided output is uncond + cfg · Σ weight · (cond − uncond), with a cond
 (Liu et al. 2022, arXiv:2206.01714, as in A1111).
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from farm.prompts.grammar import parse, parse_negative
-from farm.prompts.tree import Part, nodes
+from farm.prompts.tree import nodes
 
 Schedule = tuple[tuple[int, str], ...]
 """Texts that follow each other, each with the last step at which it holds."""
@@ -20,30 +19,35 @@ _KEPT = 5000
 
 
 @dataclass(frozen=True, slots=True)
-class Strand:
-    """One row of guidance, whatever its text is at the time.
+class Said:
+    """What a part of a prompt says while a picture is made.
 
     Attributes:
-        schedule: of its texts.
-        texts: the different ones, in their order.
-        coefficient: of its row in the guided output; a row of 0 is not computed.
-        weight: of its row in the output without guidance; the unconditional row's is 0.
-        conditional: whether it is of the prompt, not of the negative one.
+        schedule: of its texts, as far as the model is asked.
+        texts: the different ones in it, in their order.
+        others: that it would say if the model were asked more often; they matter to how long all are made.
     """
 
     schedule: Schedule
     texts: tuple[str, ...]
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Strand:
+    """One row of guidance, whatever its text is at the time.
+
+    Attributes:
+        said: its texts.
+        coefficient: of its row in the guided output; a row of 0 is not computed.
+        weight: of its row in the output without guidance; the unconditional row's is 0, and all sum to 1.
+        conditional: whether it is of the prompt, not of the negative one.
+    """
+
+    said: Said
     coefficient: float
     weight: float
     conditional: bool
-
-
-@lru_cache(_KEPT)
-def is_edited(text: str) -> bool:
-    """Whether a prompt or a negative prompt may say something else at another step."""
-    return any(
-        True for read in (parse, parse_negative) for part in read(text).parts for _ in nodes(part.items)
-    )
 
 
 def stage_at(ends: Sequence[int], evaluation: int) -> int:
@@ -59,8 +63,16 @@ def stage_at(ends: Sequence[int], evaluation: int) -> int:
     return next((stage for stage, last in enumerate(ends) if evaluation <= last), len(ends) - 1)
 
 
-@lru_cache(_KEPT)
-def strands(prompt: str, negative_prompt: str, cfg_scale: float, steps: int) -> tuple[Strand, ...]:
+def coefficients(prompt: str, cfg_scale: float) -> tuple[float, ...]:
+    """Of the unconditional row and then of each part of the prompt, zeros included."""
+    weights, total = _weights(prompt)
+    found = (1 - cfg_scale * total, *(cfg_scale * weight for weight in weights))
+    return tuple(0.0 if abs(one) < _ROUNDING else one for one in found)
+
+
+def strands(
+    prompt: str, negative_prompt: str, cfg_scale: float, steps: int, evaluations: int | None = None
+) -> tuple[Strand, ...]:
     """The rows of guidance whose coefficient is not 0; the unconditional one comes first.
 
     Args:
@@ -68,18 +80,52 @@ def strands(prompt: str, negative_prompt: str, cfg_scale: float, steps: int) -> 
         negative_prompt: the text of the unconditional row.
         cfg_scale: the guidance scale.
         steps: that schedules are laid over.
+        evaluations: how often the model is asked; None if nobody knows.
     """
-    parts = parse(prompt).parts
-    total = math.fsum(part.weight for part in parts)
-    [negative] = parse_negative(negative_prompt).parts
-    found = [_strand(negative, steps, 1 - cfg_scale * total, 0.0, conditional=False)]
-    for number, part in enumerate(parts):
-        alone = part.weight + (0 if number else 1 - total)  # A1111: the first stands in for the other row
-        found.append(_strand(part, steps, cfg_scale * part.weight, alone, conditional=True))
-    return tuple(strand for strand in found if abs(strand.coefficient) > _ROUNDING)
+    unconditional, *others = coefficients(prompt, cfg_scale)
+    weights, total = _weights(prompt)
+    alone = 1 - total  # without the unconditional row, the first one stands in for it, as in A1111
+    found: list[Strand] = []
+    if unconditional:
+        [said] = said_by(negative_prompt, steps, evaluations, negative=True)
+        found.append(Strand(said, unconditional, 0.0, conditional=False))
+    parts = said_by(prompt, steps, evaluations) if any(others) else ()
+    for said, coefficient, weight in zip(parts, others, weights):
+        if coefficient:
+            found.append(Strand(said, coefficient, weight + alone, conditional=True))
+            alone = 0.0
+    return tuple(found)
 
 
-def _strand(part: Part, steps: int, coefficient: float, weight: float, conditional: bool) -> Strand:
-    schedule = tuple(part.schedule(steps))
-    texts = tuple(dict.fromkeys(text for _, text in schedule))
-    return Strand(schedule, texts, coefficient, weight, conditional)
+@lru_cache(_KEPT)
+def said_by(
+    text: str, steps: int, evaluations: int | None = None, negative: bool = False
+) -> tuple[Said, ...]:
+    """What each part of a prompt says; the arguments are those of `strands`."""
+    return tuple(
+        _asked(tuple(part.schedule(steps)), evaluations)
+        for part in (parse_negative if negative else parse)(text).parts
+    )
+
+
+def _asked(schedule: Schedule, evaluations: int | None) -> Said:
+    ends = [last for last, _ in schedule]
+    until = len(ends) if evaluations is None else stage_at(ends, evaluations - 1) + 1
+    texts = tuple(dict.fromkeys(text for _, text in schedule[:until]))
+    others = dict.fromkeys(text for _, text in schedule[until:] if text not in texts)
+    return Said(schedule[:until], texts, tuple(others))
+
+
+@lru_cache(_KEPT)
+def _weights(prompt: str) -> tuple[tuple[float, ...], float]:
+    """Of the parts, and their sum."""
+    weights = tuple(part.weight for part in parse(prompt).parts)
+    return weights, sum(weights)
+
+
+@lru_cache(_KEPT)
+def is_edited(text: str) -> bool:
+    """Whether a prompt or a negative prompt may say something else at another step."""
+    return any(
+        True for read in (parse, parse_negative) for part in read(text).parts for _ in nodes(part.items)
+    )

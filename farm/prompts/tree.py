@@ -12,6 +12,15 @@ Item: TypeAlias = Union[str, "Edit", "Alternation"]
 """Text stands as it was typed, with the brackets, escapes and BREAKs in it: see `farm.prompts.emphasis`."""
 
 
+STRONGEST = 1e9
+"""Weights beyond it, either way, count as this; no picture survives them, but sums and products do."""
+
+
+def limited(weight: float) -> float:
+    """The weight within the limits."""
+    return max(-STRONGEST, min(weight, STRONGEST))
+
+
 @dataclass(frozen=True, slots=True)
 class Edit:
     """``[from:to:when]``, ``[to:when]`` or ``[from::when]``: text that changes on the way.
@@ -87,7 +96,7 @@ class Part:
     def weight(self) -> float:
         """How strongly it pulls."""
         number = self.ending.strip().removeprefix(":")
-        return float(number) if number else 1.0
+        return limited(float(number)) if number else 1.0
 
     def schedule(self, steps: int) -> list[tuple[int, str]]:
         """The texts that follow each other, each with the last step at which it holds.

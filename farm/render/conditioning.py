@@ -63,11 +63,12 @@ def _encodings(
     strand: Strand, settings: Settings, weights: Weights, tokenizer: Tokenizer
 ) -> dict[str, Encoding]:
     """How each text of a strand is encoded."""
-    chunks = {text: tokenizer.chunks(weighted(text)) for text in strand.texts}
+    said = strand.said
+    chunks = {text: tokenizer.chunks(weighted(text)) for text in (*said.texts, *said.others)}
     count = max(map(len, chunks.values()))
     return {
-        text: _encoding(settings, weights, [*its, *[Chunk()] * (count - len(its))])
-        for text, its in chunks.items()
+        text: _encoding(settings, weights, [*chunks[text], *[Chunk()] * (count - len(chunks[text]))])
+        for text in said.texts
     }
 
 
@@ -86,7 +87,8 @@ def _condition(
 ) -> Condition:
     lengthened = {text: _lengthened(states[encoding], longest) for text, encoding in row.items()}
     stages = tuple(
-        Stage(last, (row[text], len(lengthened[text])), lengthened[text]) for last, text in strand.schedule
+        Stage(last, (row[text], len(lengthened[text])), lengthened[text])
+        for last, text in strand.said.schedule
     )
     return Condition(stages, strand.coefficient, strand.weight)
 

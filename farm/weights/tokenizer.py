@@ -75,9 +75,12 @@ class Tokenizer:
         return found
 
     def words(self, tokens: Iterable[int]) -> list[str]:
-        """What tokens stand for; ``</w>`` ends a word."""
-        found: list[str] = self._clip.convert_ids_to_tokens(list(tokens))
-        return found
+        """What tokens stand for, as far as they are whole characters; ``</w>`` ends a word."""
+        return [self._word(token) for token in tokens]
+
+    def _word(self, token: int) -> str:
+        text = self._clip.decode([token], clean_up_tokenization_spaces=False).strip()
+        return f"{text}</w>" if self._clip.convert_ids_to_tokens(token).endswith("</w>") else text
 
     def chunks(self, sections: Iterable[Section]) -> list[Chunk]:
         """The chunks of a text, at least one."""

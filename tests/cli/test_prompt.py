@@ -1,3 +1,4 @@
+import io
 import json
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from tests.prompts.documented import SCHEDULES
 
 LORA = "models/Lora/hats.safetensors"
+NOT_THERE = "the lora 'x' is not applied yet: the picture is as without it; there is no such file"
 
 
 def facts(farm, *arguments):
@@ -26,7 +28,7 @@ def test_a_prompt_is_shown_step_by_step(farm):
         "  a black (cat:1.2)  (y",
         "    4 of 75 tokens: a black (cat ×1.2) (y ×1.1)",
         "tag: lora x 1",
-        "warning: character 32, '<lora:x:1>': there is no lora called 'x'",
+        f"warning: character 32, '<lora:x:1>': {NOT_THERE}",
         "warning: character 43, '(y': is never closed: it holds to the end; write \\ before it if it is text",
     ]
 
@@ -48,7 +50,34 @@ def test_parts_have_schedules_of_their_own(farm):
 def test_steps_are_those_that_pictures_are_made_with(farm):
     active = facts(farm, "[a:b:2]", "--steps", "5")["parts"][0]["active"]
     assert active == [{"first": 0, "last": 2, "text": "a"}, {"first": 3, "last": 4, "text": "b"}]
-    assert facts(farm, "[a:b:2]", "--steps", "5", "--sampler", "Heun")["steps"] == 10
+    heun = facts(farm, "[a:b:8] [c:d:4]", "--steps", "5", "--sampler", "Heun")
+    assert (heun["steps"], heun["evaluations"]) == (10, 9)
+    assert [run["text"] for run in heun["parts"][0]["active"]] == ["a c", "a d"]
+    plms = facts(farm, "[a:b:5]", "--steps", "5", "--sampler", "PLMS")
+    assert [run["text"] for run in plms["parts"][0]["active"]] == ["a", "b"][: plms["evaluations"] - 5]
+
+
+def test_what_is_encoded_is_what_pictures_need(farm):
+    def chunks(*arguments):
+        return [
+            (text["text"], [chunk["tokens"] for chunk in text["chunks"]])
+            for text in facts(farm, *arguments)["encoded"]
+        ]
+
+    assert chunks("a :0 AND b") == [(" b", [1])]
+    assert chunks("[a:b:3]", "--steps", "4") == [("a", [1])]
+    assert chunks("a[ BREAK b:2]", "--steps", "6") == [("a", [1, 0]), ("a BREAK b", [1, 1])]
+
+
+def test_any_text_can_be_shown(farm, monkeypatch):
+    assert facts(farm, "a", "cat", "(hat")["prompt"] == "a cat (hat"
+    lines = farm("prompt", "ünï\x1b31m 猫\nb").out.splitlines()
+    assert lines[0] == "  steps  0-19  ünï\\x1b31m 猫\\nb" and "\x1b" not in "".join(lines)
+    monkeypatch.setattr("sys.stdin", io.StringIO("a cat\n"))
+    assert facts(farm, "-")["prompt"] == "a cat"
+    said = farm("prompt", "a \udcff cat")
+    assert (said.code, said.err) == (2, "PROMPT: 'a \\udcff cat' is not a valid text\n")
+    assert json.loads(farm("prompt", "a :" + "9" * 400, "--json").out)["parts"][0]["weight"] == 1e9
 
 
 def test_tokens_are_clip_s_unless_a_model_says_otherwise(farm):
@@ -63,9 +92,9 @@ def test_files_that_it_names_are_looked_for(farm, workspace):
     (workspace / LORA).parent.mkdir()
     (workspace / LORA).touch()
     [warning] = facts(farm, "<lora:hats:0.5>")["warnings"]
-    assert "not applied yet" in warning
+    assert warning.endswith("is not applied yet: the picture is as without it")
     [warning] = facts(farm, "<lora:hat:0.5>")["warnings"]
-    assert "did you mean 'hats'?" in warning
+    assert warning.endswith("there is no such file, did you mean 'hats'?")
     assert facts(farm, "a <lora:hats:0.5>")["tags"] == [{"kind": "lora", "arguments": ["hats", "0.5"]}]
 
 
@@ -73,7 +102,7 @@ def test_files_that_it_names_are_looked_for(farm, workspace):
     ("arguments", "error"),
     [
         (("--model", "tiny-cat"), "--model: 'tiny-cat' is not known; did you mean 'tiny-cats'?"),
-        (("--sampler", "Eule"), "--sampler: 'Eule' is not known"),
+        (("--sampler", "Huen"), "--sampler: 'Huen' is not known; did you mean 'Heun'?"),
         (("--steps", "0"), "greater than or equal to 1"),
     ],
 )
@@ -93,7 +122,7 @@ def test_check_warns_with_places_and_says_no_more_than_is_read(farm, workspace):
     assert said.code == 0 and said.out.splitlines()[1:] == [
         "small.yaml:3: warning: prompt, character 3, '(ginger cat': is never closed: "
         "it holds to the end; write \\ before it if it is text",
-        "small.yaml:3: warning: prompt, character 15, '<lora:x:1>': there is no lora called 'x'",
+        f"small.yaml:3: warning: prompt, character 15, '<lora:x:1>': {NOT_THERE}",
         "small.yaml:13: warning: negative_prompt, character 4, ')': closes nothing: it is text; "
         "write \\ before it to say so",
     ]
@@ -103,3 +132,7 @@ def test_check_warns_with_places_and_says_no_more_than_is_read(farm, workspace):
     (workspace / "many.yaml").write_text(many, encoding="utf-8")
     lines = farm("check", "many.yaml").out.splitlines()
     assert len(lines) == 22 and lines[-1] == "and 10 more warnings"
+    assert lines[1].startswith("many.yaml:9: warning: prompt 1 of 30, character 5, '(x0': ")
+    styled = f"{job.split('sweep')[0]}define_styles: {{ink: {{prompt: 'ink ('}}}}\nstyles: ink\n"
+    (workspace / "styled.yaml").write_text(styled, encoding="utf-8")
+    assert "warning: prompt as put together, character 40, '(': " in farm("check", "styled.yaml").out

@@ -57,10 +57,14 @@ def test_escapes_bring_back_the_text(text):
 
 
 @given(texts)
-def test_neighbours_differ_in_weight_and_none_is_empty(text):
-    for section in weighted(text):
-        assert all(piece.text for piece in section)
-        assert all(one.weight != other.weight for one, other in zip(section, section[1:]))
+def test_no_piece_is_empty(text):
+    assert all(piece.text for section in weighted(text) for piece in section)
+
+
+def test_neighbours_of_equal_weight_are_joined_unless_something_stood_between():
+    assert weighted("(a)(b)c") == ((Piece("ab", 1.1), Piece("c", 1.0)),)
+    [section] = weighted("(a BREAK BREAK b)")
+    assert [piece.text for piece in section] == ["a", "BREAK", "BREAK", "b"]
 
 
 @pytest.mark.timeout(60)  # quadratic time would take hours

@@ -6,9 +6,10 @@ from farm.prompts.oddities import oddities
 from tests.prompts.test_grammar import texts
 
 
-def found(text: str, steps: int = 20, negative: bool = False) -> list[tuple[str, str]]:
+def found(text: str, negative: bool = False, evaluations: int = 20) -> list[tuple[str, str]]:
     """Each place, and the beginning of what is said about it."""
-    return [(text[one.start : one.end], one.what.split(":")[0]) for one in oddities(text, steps, negative)]
+    odd = oddities(text, 20, evaluations, negative)
+    return [(text[one.start : one.end], one.what.split(":")[0].split(";")[0]) for one in odd]
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,21 @@ def found(text: str, steps: int = 20, negative: bool = False) -> list[tuple[str,
         ("(a BREAK b:1.2) BREAK c", [("BREAK", "ends no chunk inside brackets")]),
         ("(a BREAK b", [("(a BREAK b", "is never closed"), ("BREAK", "ends no chunk inside brackets")]),
         ("a | b [c:d:5]", [("|", "a bar outside of [ ]")]),
-        ("[a:b|c]", [("|", "a bar outside of [ ]")]),
+        ("[a:b|c]", [("|", "a bar beside a colon or a lone bracket is no alternation")]),
+        ("[a|b", [
+            ("[a|b", "is never closed"), ("|", "a bar beside a colon or a lone bracket is no alternation"),
+        ]),
+        ("(a:1e9)", [("(a:1e9)", "has no weight, but text behind its colon")]),
+        ("(a:1,3)", [("(a:1,3)", "has no weight, but text behind its colon")]),
+        ("(a: )", [("(a: )", "has no weight, but text behind its colon")]),
+        ("(a:2, b:1.4)", [("(a:2,", "has no weight there, but text")]),
+        ("[a:b]", [("[a:b]", "is no edit, since no step ends it")]),
+        ("[a:b:half]", [("[a:b:half]", "is no edit, since no step ends it")]),
+        ("[blurry:0.8]", [("[blurry:0.8]", "shows nothing before step 17")]),
+        ("a AND", [("AND", "joins nothing")]),
+        ("AND a AND  AND b", [("AND", "joins nothing"), ("AND", "joins nothing")]),
+        ("< lora:x> <lora:y", [("< lora", "begins no tag, but text"), ("<lora", "begins no tag, but text")]),
+        ("a __fur__ {b|c}", [("__fur__", "is text"), ("|", "a bar outside of [ ]")]),
         ("[a:b:3]\\", [("\\", "a backslash before nothing")]),
         ("ratio 16:9", [(":9", "a number at the end is the weight of the whole prompt, here 9")]),
         ("a AND b :100", [(" :100", "a weight of 100 is very strong")]),
@@ -62,8 +77,13 @@ def test_a_negative_prompt_takes_less():
     ]
 
 
+def test_what_never_changes_goes_by_how_often_the_model_is_asked():
+    assert found("[a:b:19]", evaluations=21) == []
+    assert found("[a:b:18]", evaluations=19) == [("[a:b:18]", "never changes")]
+
+
 def test_a_line_says_where():
-    [one] = oddities("a (cat and a hat on a blue background", 20)
+    [one] = oddities("a (cat and a hat on a blue background", 20, 20)
     assert one.at("a (cat and a hat on a blue background").startswith(
         "character 3, '(cat and a hat on a blue': is never closed"
     )
@@ -71,7 +91,7 @@ def test_a_line_says_where():
 
 @given(texts, st.booleans())
 def test_places_lie_in_the_text(text, negative):
-    for one in oddities(text, 20, negative):
+    for one in oddities(text, 20, 20, negative):
         assert 0 <= one.start < one.end <= len(text) and one.at(text)
 
 
@@ -80,4 +100,4 @@ def test_places_lie_in_the_text(text, negative):
     "text", ["(BREAK " * 14_000, "<lora:a:b>(" * 9_000, "(a:9)" * 20_000, "[a:b:99]" * 10_000]
 )
 def test_many_are_found_in_linear_time(text):
-    assert len(oddities(text, 20)) > 8_000
+    assert len(oddities(text, 20, 20)) > 8_000

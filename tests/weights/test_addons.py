@@ -10,3 +10,6 @@ def test_files_are_found_by_their_names(tmp_path):
     found = find_addons([tmp_path / "models", tmp_path / "nowhere"])
     assert found["lora"] == {"a", "b.c"} == found["lyco"]
     assert found["hypernet"] == {"h"} and found["embedding"] == {"bad", "shown"}
+    (tmp_path / "embeddings").mkdir()
+    (tmp_path / "embeddings" / "easy.safetensors").touch()
+    assert find_addons([tmp_path / "models"])["embedding"] == {"bad", "shown", "easy"}
