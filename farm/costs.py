@@ -95,9 +95,12 @@ def encodings(settings: Settings, samplers: Samplers = BUILT_IN) -> Iterator[Has
 
 
 @lru_cache(_KEPT)
-def _words(text: str) -> Hashable:
+def _words(text: str) -> tuple[str, ...]:
     """Each section's words as CLIP has them: small letters, space of any kind, weights left out."""
-    return tuple(" ".join(_uncut(section).casefold().split()) for section in weighted(text))
+    sections = [" ".join(_uncut(section).casefold().split()) for section in weighted(text)]
+    if len(sections) > 1 and not sections[-1]:  # a BREAK at the end begins nothing
+        sections.pop()
+    return tuple(sections)
 
 
 def _uncut(section: Section) -> str:
@@ -129,7 +132,7 @@ def first_rows(settings: Settings, samplers: Samplers = BUILT_IN) -> list[tuple[
 
 def _told_first(strand: Strand, settings: Settings) -> tuple[Hashable, ...]:
     """What the first evaluation is told, and how many sections it is filled up to."""
-    longest = max(len(weighted(text)) for text in (*strand.said.texts, *strand.said.others))
+    longest = max(len(_words(text)) for text in (*strand.said.texts, *strand.said.others))
     return *_told(strand.said.schedule[0][1], settings.emphasis), longest
 
 

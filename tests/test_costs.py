@@ -148,3 +148,28 @@ def test_prompts_are_laid_over_the_steps_that_a1111_counts(row: Sampler) -> None
             or row.chooses_steps
             or row.name in ("PLMS", "Restart")
         )
+
+
+@pytest.mark.parametrize(
+    ("prompts", "fillers"),
+    [
+        (["a cat AND a hat :0.5", "a cat", "a hat"], 0),
+        (["a cat AND a cat :0.5"], 0),
+        (["a  cat", "A cat", "a cat BREAK ", "a cat"], 0),
+        ([f"a (cat:{weight / 10})" for weight in range(5, 15)], 0),
+        (["a (cat:1.2)", "a (cat:1.4)", "a cat"], 0),
+        (["a cat", "a cat[ BREAK a hat:2]", "a cat[ BREAK a hat:4]"], 1),  # the empty chunk
+        (["[a cat:a hat:2]", "[a cat:a bow:2]", "[a cat|a hat]", "a cat AND a hat :0"], 0),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("emphasis", ["original", "ignore"])
+def test_prompts_are_shared_as_planned(tiny_model, emphasis: str, prompts: list[str], fillers: int) -> None:
+    """Texts of one chunk; how long others are, only the tokenizer knows."""
+    asked = [asdict(replace(BASE, prompt=prompt, emphasis=emphasis)) for prompt in prompts]
+    cells = [Cell(number, (), resolved(one, BUILT_IN)) for number, one in enumerate(asked)]
+    plan = Plan("p", (), Layout(), tuple(cells))
+    wanted = list(dict.fromkeys(cell.settings for cell in cells))
+    render(wanted, runner := Counting(load_checkpoint(tiny_model, CPU, torch.float32)))
+    assert runner.rows("Predict") == plan.rows()
+    assert runner.rows("EncodeText") == plan.text_encodings() + fillers

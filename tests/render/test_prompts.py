@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from itertools import pairwise
+from itertools import count
 
 import numpy as np
 import pytest
@@ -80,6 +79,10 @@ CASES: dict[str, tuple[str, Said]] = {
             (0.5, plain(["a hat", "a scarf"][max(step - 1, 0) % 2])),
         ],
     ),
+    "AND of other lengths": (
+        "a cat AND a hat BREAK a scarf BREAK a blue background :0.6",
+        always((1, plain("a cat")), (0.6, [*plain("a hat"), *plain("a scarf"), *plain("a blue background")])),
+    ),
     "BREAK": ("a cat BREAK a blue background", always((1, [*plain("a cat"), *plain("a blue background")]))),
     "weights": (
         "a (ginger:1.4) cat, [a hat], ((green) eyes)",
@@ -111,27 +114,47 @@ def encoded(chunks: Chunks, networks: Networks, clip_skip: int = 1) -> torch.Ten
     return torch.cat(states, dim=1)
 
 
+def lengthened(conds: list[torch.Tensor]) -> list[torch.Tensor]:
+    """All as long as the longest, their last states repeated."""
+    longest = max(cond.shape[1] for cond in conds)
+    return [torch.cat([cond, cond[:, -1:].expand(-1, longest - cond.shape[1], -1)], dim=1) for cond in conds]
+
+
 @torch.inference_mode()
 def loop(wanted: Settings, said: Said, networks: Networks) -> np.ndarray:
-    """Euler's method with composable guidance, one row at a time."""
+    """k-diffusion's sampler over composable guidance, one row at a time."""
     alphas = DDPMScheduler.from_config(networks.scheduler_config).alphas_cumprod
+    evaluations = count()
 
     def unet(x: torch.Tensor, time: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         return networks.unet(x, time, encoder_hidden_states=states).sample
 
     model = k_diffusion("external").DiscreteEpsDDPMDenoiser(unet, alphas, quantize=False)
+
+    def guided(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        evaluation = next(evaluations)
+        weights = [weight for weight, _ in said(evaluation)]
+        texts = [encoded(chunks, networks, wanted.clip_skip) for _, chunks in said(evaluation)]
+        conds = [(x - model(x, sigma, states=states)) / sigma for states in lengthened(texts)]
+        first = conds[0]
+        alone = first + sum(weight * (cond - first) for weight, cond in zip(weights, conds, strict=True))
+        if evaluation % 2 and sigma < wanted.negative_guidance_minimum_sigma:
+            return x - sigma * alone
+        negative = encoded(plain(wanted.negative_prompt), networks, wanted.clip_skip)
+        uncond = (x - model(x, sigma, states=negative)) / sigma
+        noise = uncond + sum(
+            wanted.cfg_scale * weight * (cond - uncond) for weight, cond in zip(weights, conds, strict=True)
+        )
+        if wanted.guidance_rescale:
+            scaled = noise * alone.std() / noise.std()
+            noise = wanted.guidance_rescale * scaled + (1 - wanted.guidance_rescale) * noise
+        return x - sigma * noise
+
     sigmas = model.get_sigmas(wanted.steps)
     generator = torch.Generator().manual_seed(wanted.seed)
     x = torch.randn((1, 4, wanted.height // 8, wanted.width // 8), generator=generator) * sigmas[0]
-    for evaluation, (sigma, lower) in enumerate(pairwise(sigmas)):
-        ask = partial(model, x, sigma[None])
-        uncond = ask(states=encoded(plain(wanted.negative_prompt), networks, wanted.clip_skip))
-        denoised = uncond.clone()
-        for weight, chunks in said(evaluation):
-            cond = ask(states=encoded(chunks, networks, wanted.clip_skip))
-            denoised += wanted.cfg_scale * weight * (cond - uncond)
-        x = x + (x - denoised) / sigma * (lower - sigma)
-    return decoded(x, networks)
+    sample = getattr(k_diffusion("sampling"), f"sample_{wanted.sampler.lower()}")
+    return decoded(sample(guided, x, sigmas, disable=True), networks)
 
 
 @pytest.mark.parity
@@ -143,7 +166,7 @@ def test_equals_the_plain_loop(name: str, clip_skip: int, networks: Networks) ->
     assert apart(render([wanted], Counting(networks))[0], loop(wanted, said, networks)) <= LEVELS
 
 
-LENGTHS = (*[6] * 9, 4, 5, 7)
+LENGTHS = (*[6] * 10, 4, 5, 7)
 """Steps: six where it matters when something changes."""
 
 
@@ -152,11 +175,89 @@ def test_all_of_it_in_one_batch_equals_the_plain_loops(networks: Networks) -> No
     """Texts of other lengths, rows of other numbers, other steps and scales, side by side."""
     cells = [
         (replace(BASE, prompt=prompt, steps=steps, cfg_scale=scale, seed=steps), said)
-        for (prompt, said), steps, scale in zip(CASES.values(), LENGTHS, (1, 4, 7) * 4, strict=True)
+        for (prompt, said), steps, scale in zip(CASES.values(), LENGTHS, (1, 4, 7) * 5)
     ]
     pictures = render([wanted for wanted, _ in cells], Counting(networks))
     for (wanted, said), picture in zip(cells, pictures, strict=True):
         assert apart(picture, loop(wanted, said, networks)) <= LEVELS, wanted.prompt
+
+
+ANDS = "a ginger cat :0.8 AND a blue background :0.7 AND a hat :-0.3"
+PARTS = [(0.8, plain("a ginger cat")), (0.7, plain("a blue background")), (-0.3, plain("a hat"))]
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"negative_guidance_minimum_sigma": 15.0},
+        {"guidance_rescale": 0.7},
+        {"cfg_scale": 1.0},
+        {"cfg_scale": 1.0, "guidance_rescale": 0.7},
+        {"cfg_scale": 0.0},
+    ],
+    ids=str,
+)
+def test_guidance_of_several_parts_equals_the_plain_loop(
+    options: dict[str, float], networks: Networks
+) -> None:
+    wanted = replace(BASE, prompt=ANDS, **options)
+    assert apart(render([wanted], Counting(networks))[0], loop(wanted, always(*PARTS), networks)) <= LEVELS
+
+
+@pytest.mark.parity
+def test_a_first_part_of_weight_0_leaves_its_place_to_the_next(networks: Networks) -> None:
+    wanted = replace(BASE, prompt="a cat :0 AND a hat :0.5", negative_guidance_minimum_sigma=15.0)
+    picture = render([wanted], Counting(networks))[0]
+    assert apart(picture, loop(wanted, always((0.5, plain("a hat"))), networks)) <= LEVELS
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        (
+            "a [ginger:black:0.5] cat",
+            lambda step: [(1, plain("a ginger cat" if step <= 6 else "a black cat"))],
+        ),
+        ("a [ginger:black:3] cat", lambda step: [(1, plain("a ginger cat" if step <= 3 else "a black cat"))]),
+    ],
+)
+def test_samplers_that_ask_twice_have_twice_the_steps(prompt: str, said: Said, networks: Networks) -> None:
+    wanted = replace(BASE, prompt=prompt, sampler="Heun")
+    assert apart(render([wanted], Counting(networks))[0], loop(wanted, said, networks)) <= LEVELS
+
+
+def test_rules_of_emphasis_do_what_they_say(networks: Networks) -> None:
+    rules = {
+        rule: replace(BASE, prompt="a (ginger:1.5) cat [on] a (blue background:0.5)", emphasis=rule, steps=4)
+        for rule in ("original", "no norm", "comfyui", "ignore")
+    }
+    unweighted = replace(BASE, prompt="a ginger cat on a blue background", steps=4)
+    *pictures, without = render([*rules.values(), unweighted], Counting(networks))
+    alone = [render([wanted], Counting(networks))[0] for wanted in rules.values()]
+    assert all(apart(one, other) <= LEVELS for one, other in zip(pictures, alone, strict=True))
+    original, no_norm, comfyui, ignored = pictures
+    assert apart(ignored, without) == 0
+    assert min(apart(original, no_norm), apart(original, comfyui), apart(no_norm, comfyui)) > 0
+    assert min(apart(one, without) for one in (original, no_norm, comfyui)) > LEVELS
+
+
+def test_cells_of_all_kinds_side_by_side_share_only_what_is_equal(networks: Networks) -> None:
+    """Other clip skips, rules and lengths of one text: a first row taken from another would show."""
+    cells = [
+        replace(BASE, prompt=prompt, clip_skip=clip_skip, emphasis=emphasis, steps=3)
+        for prompt in (
+            "a (cat:1.4)",
+            "a (cat:1.4)[ BREAK a hat:2]",
+            "a (cat:1.4) AND a hat BREAK a scarf :0.001",
+        )
+        for clip_skip in (1, 2)
+        for emphasis in ("original", "no norm")
+    ]
+    together = render(cells, Counting(networks))
+    alone = [render([cell], Counting(networks))[0] for cell in cells]
+    assert max(apart(one, other) for one, other in zip(together, alone, strict=True)) <= LEVELS
 
 
 def test_different_prompts_are_different_pictures(networks: Networks) -> None:
@@ -245,6 +346,7 @@ QUICK = replace(BASE, steps=1, negative_prompt="")
         (["a cat AND a hat", "a hat AND a cat :0.5"], 3),  # and the empty negative prompt
         ([LONG, f"{LONG}, blue"], 3),  # two chunks that are alike, and two endings
         (["a cat[ BREAK a hat:3]"], 3),
+        (["[a cat:a hat:5]", "[a cat|a hat|a bow|a scarf|a crown|a face]"], 5),  # not what never comes
     ],
 )  # fmt: skip
 def test_every_chunk_is_encoded_once(prompts: list[str], chunks: int, networks: Networks) -> None:
