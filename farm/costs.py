@@ -5,10 +5,10 @@ from functools import lru_cache
 
 from farm.cell import Settings
 from farm.prompts.emphasis import Section, is_weighted, weighted
-from farm.prompts.strands import Strand, coefficients, strands
+from farm.prompts.strands import Said, Strand, coefficients, strands
 from farm.sampling import AUTOMATIC, BUILT_IN, Sampler, Samplers, Schedule
 
-_KEPT = 5000
+_KEPT = 20_000
 """Texts that are looked at once: the cells of a job say the same again and again."""
 
 
@@ -127,21 +127,17 @@ def first_pass(settings: Settings) -> tuple[Hashable, ...]:
 def first_rows(settings: Settings, samplers: Samplers = BUILT_IN) -> list[tuple[Hashable, ...]]:
     """Names each row of the first pass; equal rows are computed once."""
     start = (*_noise(settings), *_start(settings, samplers))
-    return [(*start, *_told_first(strand, settings)) for strand in guiding_strands(settings, samplers)]
-
-
-def _told_first(strand: Strand, settings: Settings) -> tuple[Hashable, ...]:
-    """What the first evaluation is told, and how many sections it is filled up to."""
-    longest = max(len(_words(text)) for text in (*strand.said.texts, *strand.said.others))
-    return *_told(strand.said.schedule[0][1], settings.emphasis), longest
+    return [(*start, _told(one.said, settings.emphasis)) for one in guiding_strands(settings, samplers)]
 
 
 @lru_cache(_KEPT)
-def _told(text: str, emphasis: str) -> tuple[Hashable, ...]:
-    """The words of a text, and its weights if they do anything."""
+def _told(said: Said, emphasis: str) -> Hashable:
+    """The words of the first text, its weights if they do anything, and the sections it is filled up to."""
+    text = said.schedule[0][1]
+    longest = max(len(_words(one)) for one in (*said.texts, *said.others))
     if emphasis == "ignore" or not is_weighted(text):
-        return _words(text), "", ()
-    return _words(text), emphasis, weighted(text)
+        return _words(text), longest
+    return _words(text), longest, emphasis, weighted(text)
 
 
 def _noise(settings: Settings) -> tuple[Hashable, ...]:

@@ -62,7 +62,11 @@ class Plan:
 
     def rows(self) -> int:
         """Rows that go through a UNet: an evaluation has one for each text that has a coefficient."""
-        return sum(rows(settings, self.samplers) for settings in self._pictures()) - self.shared_rows()
+        return self.unshared_rows() - self.shared_rows()
+
+    def unshared_rows(self) -> int:
+        """Rows that would go through a UNet if cells shared none."""
+        return sum(rows(settings, self.samplers) for settings in self._pictures())
 
     def shared_rows(self) -> int:
         """Rows that need no computing, because a cell with the same noise and text has the same first row."""

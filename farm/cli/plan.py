@@ -61,6 +61,7 @@ def counted(number: int, noun: str) -> str:
 def facts_of(compiled: Plan) -> dict[str, Any]:
     """What `farm plan --json` prints."""
     pictures = {cell.settings for cell in compiled.cells}
+    shared = compiled.shared_rows()
     pixels = sum(settings.width * settings.height for settings in pictures)
     return {
         "name": compiled.name,
@@ -70,8 +71,8 @@ def facts_of(compiled: Plan) -> dict[str, Any]:
         "steps": sorted({settings.steps for settings in pictures}),
         "pictures": len(pictures),
         "evaluations": compiled.evaluations(),
-        "rows": compiled.rows(),
-        "shared_rows": compiled.shared_rows(),
+        "rows": compiled.unshared_rows() - shared,
+        "shared_rows": shared,
         "text_encodings": compiled.text_encodings(),
         "notes": list(compiled.notes),
         "bytes_on_disk": round(pixels * BYTES_PER_PIXEL + len(pictures) * BYTES_OF_METADATA),

@@ -5,8 +5,8 @@ The guided output is uncond + cfg · Σ weight · (cond − uncond), with a cond
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from farm.prompts.grammar import parse, parse_negative
 from farm.prompts.tree import nodes
@@ -15,11 +15,11 @@ Schedule = tuple[tuple[int, str], ...]
 """Texts that follow each other, each with the last step at which it holds."""
 
 _ROUNDING = 1e-9
-_KEPT = 5000
+_KEPT = 20_000
+"""Texts that are looked at once: the cells of a job say the same again and again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(NamedTuple):
     """What a part of a prompt says while a picture is made.
 
     Attributes:
@@ -33,8 +33,7 @@ class Said:
     others: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Strand:
+class Strand(NamedTuple):
     """One row of guidance, whatever its text is at the time.
 
     Attributes:
@@ -63,6 +62,7 @@ def stage_at(ends: Sequence[int], evaluation: int) -> int:
     return next((stage for stage, last in enumerate(ends) if evaluation <= last), len(ends) - 1)
 
 
+@lru_cache(_KEPT)
 def coefficients(prompt: str, cfg_scale: float) -> tuple[float, ...]:
     """Of the unconditional row and then of each part of the prompt, zeros included."""
     weights, total = _weights(prompt)
@@ -70,6 +70,7 @@ def coefficients(prompt: str, cfg_scale: float) -> tuple[float, ...]:
     return tuple(0.0 if abs(one) < _ROUNDING else one for one in found)
 
 
+@lru_cache(_KEPT)
 def strands(
     prompt: str, negative_prompt: str, cfg_scale: float, steps: int, evaluations: int | None = None
 ) -> tuple[Strand, ...]:
