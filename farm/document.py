@@ -144,7 +144,7 @@ def read_table(text: str, path: Path, mistakes: Mistakes) -> Table:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         what = ", ".join(part for part in (error.context, error.problem) if part)
-        raise _refused(path, f"this is not YAML: {what}", line) from error
+        raise _refused(path, f"this is not YAML: {what}; {_QUOTES}", line) from error
     except (YAMLError, BadValue) as error:
         raise _refused(path, " ".join(str(error).split())) from error
     except RecursionError as error:
@@ -154,6 +154,9 @@ def read_table(text: str, path: Path, mistakes: Mistakes) -> Table:
     if not tree:
         tree.place = Place(1, str(path))
     return tree
+
+
+_QUOTES = "a text that begins with { [ * & % @ or has ': ' in it stands in 'single quotes'"
 
 
 def _refused(path: Path, what: str, line: int = 0) -> BadInput:

@@ -15,8 +15,8 @@ that alternates. Which is which, the lexer finds out (`farm.prompts.brackets`).
 - A part with a bar outside of all alternations, or with a backslash before nothing, has no edits at all.
 
 It takes linear time. The rules are A1111's (modules/prompt_parser.py and extra_networks.py of version 1.10),
-whose own grammar takes cubic time and is ambiguous where brackets are left over: there, it answers one way
-or another from one start to the next.
+whose own grammar takes cubic time and is ambiguous where brackets or colons are left over beside an edit: it
+answers one way or another there, from one start to the next.
 """
 
 import re
