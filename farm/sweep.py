@@ -81,10 +81,15 @@ def _setting_axis(key: Text, written: Written, reading: Reading) -> list[Swept]:
 
 
 def _told_apart(values: Sequence[AxisValue], name: str) -> list[AxisValue]:
-    """Prompts with titles that say only what differs; those that have a title keep it."""
-    plain = [value.title for value in values if value.title == value.settings.get(name)]
-    taken = {value.title for value in values} - set(plain)
-    titles = {text: text if title in taken else title for text, title in zip(plain, differing(plain))}
+    """Prompts with titles that say only what differs from all others; those that have a title keep it."""
+    texts = [str(value.settings.get(name, "")) for value in values]
+    plain = {value.title for value, text in zip(values, texts) if value.title == text}
+    taken = {value.title for value in values} - plain
+    titles = {
+        text: text if title in taken else title
+        for text, title in zip(texts, differing(texts))
+        if text in plain
+    }
     return [replace(value, title=titles.get(value.title, value.title)) for value in values]
 
 

@@ -7,48 +7,78 @@ from functools import reduce
 from operator import and_
 from os.path import commonprefix
 
-LONG = 32
-"""Characters; where every text is shorter, it is its own title."""
+LONG = 36
+"""Characters; where every text is as short as that, it is its own title."""
+
+_WORTH = 0.75
+"""Of the texts' length: titles that are longer than that, all together, are not worth it."""
 
 _TOKEN = re.compile(r",|[^\s,]+")
 _ELLIPSIS = "…"
 
 
-def differing(texts: Sequence[str]) -> list[str]:
+def differing(texts: Sequence[str], *, always: bool = False) -> list[str]:
     """A title for each text, without the words that stand in all of them.
 
     What is left out between two words is shown as an ellipsis. A text whose title would be empty, or that of
-    another text, is its own title.
+    another text, is its own title; so are all of them where they are short, or have little in common. An
+    empty text is not compared with the others, and stays empty.
 
     Args:
         texts: prompts; equal ones get equal titles.
+        always: whether short texts are shortened too, and those that have little in common.
     """
-    distinct = list(dict.fromkeys(texts))
-    if len(distinct) < 2 or max(map(len, distinct)) <= LONG:
+    compared = _compared(texts)
+    if len(compared) < 2 or (max(map(len, compared)) <= LONG and not always):
         return list(texts)
-    short = dict(zip(distinct, _shortened(distinct), strict=True))
+    short = dict(zip(compared, _shortened(compared), strict=True))
     counts = Counter(short.values())
     titles = {text: title if title and counts[title] == 1 else text for text, title in short.items()}
     if len(set(titles.values())) < len(titles):  # a title that is another text
         return list(texts)
-    return [titles[text] for text in texts]
+    if not always and _length(titles.values()) > _WORTH * _length(titles):
+        return list(texts)
+    return [titles.get(text, text) for text in texts]
 
 
-def common(texts: Sequence[str]) -> str:
-    """What stands in all the texts, as it stands in the first of them, with ellipses where they differ."""
-    words = [_TOKEN.findall(text) for text in texts]
+def common(texts: Iterable[str]) -> str:
+    """What stands in all the texts, with ellipses where they differ; nothing if they share nothing.
+
+    It stands there as in the first of those with the most words. Empty texts do not count.
+    """
+    words = [_TOKEN.findall(text) for text in _compared(texts)] or [[]]
     start, end = _ends(words)
     middles = [each[start : len(each) - end] for each in words]
     left = reduce(and_, map(Counter, middles))
-    told = words[0][:start]
-    for word in middles[0] if any(middles) else ():
+    longest = max(words, key=len)
+    told = longest[:start]
+    for word in longest[start : len(longest) - end]:
         if left[word] > 0:
             left[word] -= 1
             told.append(word)
-        elif told[-1:] != [_ELLIPSIS]:
-            told.append(_ELLIPSIS)
-    told += [_ELLIPSIS] if any(middles) and not middles[0] else []
-    return _joined([*told, *words[0][len(words[0]) - end :]])
+        else:
+            _leave_out(told)
+    ending = longest[len(longest) - end :]
+    if told[-1:] == [_ELLIPSIS] and ending == [","]:
+        ending = []
+    told += ending
+    return _joined(told) if set(told) - {_ELLIPSIS, ","} else ""
+
+
+def _leave_out(told: list[str]) -> None:
+    """Put an ellipsis behind `told`: one for all that is left out in one place, whatever commas are in it."""
+    if told[-2:] == [_ELLIPSIS, ","]:
+        told.pop()
+    elif told[-1:] != [_ELLIPSIS]:
+        told.append(_ELLIPSIS)
+
+
+def _compared(texts: Iterable[str]) -> list[str]:
+    return [text for text in dict.fromkeys(texts) if text.strip()]
+
+
+def _length(texts: Iterable[str]) -> int:
+    return sum(map(len, texts))
 
 
 def _shortened(texts: Iterable[str]) -> list[str]:

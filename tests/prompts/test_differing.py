@@ -1,3 +1,5 @@
+from collections import Counter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,7 +41,10 @@ def test_what_all_have_in_common():
     assert common(texts) == f"a … cat, … eyes{TAIL}"
     assert common(["a cat", "a cat and a hat"]) == "a cat …"
     assert common(["a cat", "a cat"]) == "a cat"
-    assert common(["a", "b"]) == "…"
+    assert common(["a", "b"]) == common(["a, b", "c, d"]) == common([]) == common(["", ""]) == ""
+    assert common(["a, b, c, z", "a, d, e, f, z"]) == "a, …, z"
+    assert common(["cat b hat", "big cat b red hat"]) == "… cat b … hat"
+    assert common(["", f"a red cat{TAIL}", f"a blue cat{TAIL}"]) == f"a … cat{TAIL}"
 
 
 def test_where_nothing_is_left_the_text_is_the_title():
@@ -47,6 +52,33 @@ def test_where_nothing_is_left_the_text_is_the_title():
     assert len(set(differing(texts))) == 3
     permuted = ["red hat and green eyes and ginger fur", "green eyes and red hat and ginger fur"]
     assert differing(permuted) == permuted
+
+
+def test_an_empty_text_is_left_out_of_the_comparison():
+    texts = ["blurry, low quality, ugly, deformed hands", "blurry, low quality, ugly, watermark", ""]
+    assert differing(texts) == ["deformed hands", "watermark", ""]
+    assert differing([*texts[:1], "", " "]) == [*texts[:1], "", " "]
+
+
+def test_texts_with_little_in_common_stay_whole():
+    texts = [
+        "[ginger:black:0.1] cat",
+        "a ginger cat wearing a hat",
+        "three black dogs on top of a tall green hill",
+    ]
+    assert differing(texts) == texts
+    assert differing(["[ginger:black:0.1] cat", "a ginger cat in a hat"], always=True) == [
+        "[ginger:black:0.1]",
+        "a ginger … in a hat",
+    ]
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdef,"), max_size=12).map(" ".join), max_size=5), st.booleans())
+def test_each_word_stands_in_the_title_or_in_what_all_have_in_common(texts, always):
+    shared = Counter(common(texts).replace(",", "").split())
+    for text, title in zip(texts, differing(texts, always=always)):
+        said = shared + Counter(title.replace(",", "").split())
+        assert not text.strip() or Counter(text.replace(",", "").split()) <= said
 
 
 def test_equal_texts_have_equal_titles():
