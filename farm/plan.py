@@ -108,19 +108,17 @@ def compile_job(job: Job) -> Plan:
         job.samplers,
         remarks.notes(),
         job.places,
-        _said_at_the_top(job, cells),
+        _said_at_the_top(job),
         by_evaluations="evaluations" in job.places,
     )
 
 
-def _said_at_the_top(job: Job, cells: Sequence[Cell]) -> dict[str, SettingValue]:
-    """What the job says itself and no axis sets; for prompts that cells draw, what these are drawn from."""
+def _said_at_the_top(job: Job) -> dict[str, SettingValue]:
+    """What the job says itself and no axis sets; prompts only where they are used as they stand there."""
     values = [value for axis in job.axes for value in axis.values]
     changed = {name for value in values for name in value.settings}
-    if job.styles or any(value.replaces or value.order or value.styles for value in values):
+    if job.styles or job.wildcards or any(value.replaces or value.order or value.styles for value in values):
         changed.update(PROMPTS)
-    elif job.wildcards:
-        changed.update(name for name in PROMPTS if len({getattr(cell.settings, name) for cell in cells}) == 1)
     return {name: value for name, value in job.base.items() if name in job.places and name not in changed}
 
 

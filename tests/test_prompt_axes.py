@@ -465,11 +465,15 @@ def test_a_choice_is_drawn_behind_replace_order_and_styles(prompts):
     assert prompts(CHOICE + text) == ["one, two, three a", "one, three, two a"]
 
 
-def test_a_heading_says_what_cells_draw_from(job):
-    text = CHOICE + "prompt: a {red|blue} cat\nnegative_prompt: '{x}'\n"
-    assert compile_job(job(text + "seeds: 9\n")).asked == {"model": "m", "prompt": "a {red|blue} cat"}
-    assert compile_job(job(text)).asked == {"model": "m"}
-    assert compile_job(job(text + "seeds: 9\nsweep: {replace: {cat: [dog]}}\n")).asked == {"model": "m"}
+def test_what_is_made_of_a_prompt_is_not_said_at_the_top(job):
+    text = "prompt: a {red|blue} cat\nnegative_prompt: '{x}'\n"
+    assert compile_job(job(CHOICE + text + "seeds: 9\n")).asked == {"model": "m"}
+    styled = "define_styles: {film: {prompt: film}}\nsweep: {styles: [film]}\n"
+    for made in ("sweep: {replace: {cat: [dog]}}\n", "sweep: {order: [a, cat]}\n", styled):
+        assert compile_job(job(HEAD + "prompt: a cat\n" + made)).asked == {"model": "m"}
+    assert compile_job(job(HEAD + text)).asked == {
+        "model": "m", "prompt": "a {red|blue} cat", "negative_prompt": "{x}",
+    }  # fmt: skip
 
 
 def test_wildcards_whose_names_are_put_together_are_all_kept(job, wildcards, elsewhere):

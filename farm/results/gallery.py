@@ -17,8 +17,9 @@ from farm.results.columns import columns_of
 from farm.results.index import INDEX
 from farm.results.infotext import infotext
 from farm.results.journal import Record
+from farm.results.labels import labels
 from farm.results.page import PAGE, asset, policy
-from farm.results.pages import is_usual, shared_settings
+from farm.results.pages import heading, shared_settings
 from farm.results.sheet import SHEETS
 from farm.results.whole import whole_file
 
@@ -56,15 +57,14 @@ def write_gallery(plan: Plan, records: Mapping[str, Record], folder: Path) -> Pa
 def _data(plan: Plan, records: Mapping[str, Record], beside: list[str]) -> Iterator[str]:
     """The page's data as JSON, piece by piece."""
     shared = shared_settings(plan.cells)
+    told = labels(plan, plan.cells)
     cells = sorted(plan.cells, key=attrgetter("number"))
     head = {
         "name": plan.name,
-        "axes": [{"name": axis.name, "titles": [value.title for value in axis.values]} for axis in plan.axes],
+        "axes": [{"name": name, "titles": titles} for name, titles in told.titles.items()],
         "layout": asdict(plan.layout),
         "shared": shared,
-        "heading": {
-            name: value for name, value in {**shared, **plan.asked}.items() if not is_usual(name, value)
-        },
+        "heading": heading(plan, plan.cells, told.heading),
         "size": {
             "width": max((cell.settings.width for cell in cells), default=1),
             "height": max((cell.settings.height for cell in cells), default=1),

@@ -1,12 +1,12 @@
 """The geometry of a sheet: where tiles, labels and rules stand, and where a sheet too large is cut."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise, product
 
 from farm.results.frame import Frame, Heading, Label
-from farm.results.lettering import Block, fit, line_height, readable, text_width
-from farm.results.pages import Side, Sides
+from farm.results.lettering import Block, fit, line_height, readable, shortened, text_width
+from farm.results.pages import Place, Side, Sides
 
 LONGEST_SIDE = 30_000
 """Pixels; beyond it, image viewers give up."""
@@ -31,17 +31,21 @@ Index = tuple[int, int]
 """Of a super axis' value and of the inner axis' value."""
 
 
-def frames(sides: Sides, heading: Heading, largest: tuple[int, int]) -> list[Frame]:
+def frames(
+    sides: Sides, heading: Heading, largest: tuple[int, int], captions: Mapping[Place, str] | None = None
+) -> list[Frame]:
     """The pictures that one page needs: one, or several where one would be too large to be looked at.
 
     Args:
         sides: the axes.
         heading: what stands above each part.
         largest: the size of the largest picture.
+        captions: what stands under the tiles, by their place.
     """
     rows = list(product(range(len(sides.super_rows.titles)), range(len(sides.rows.titles))))
     columns = list(product(range(len(sides.super_columns.titles)), range(len(sides.columns.titles))))
-    return list(_parts(_Setting(sides, heading, _tile_box(largest)), rows, columns))
+    setting = _Setting(sides, heading, _tile_box(largest), captions or {})
+    return [_captioned(frame, setting) for frame in _parts(setting, rows, columns)]
 
 
 def _tile_box(largest: tuple[int, int]) -> tuple[int, int]:
@@ -57,6 +61,12 @@ class _Setting:
     sides: Sides
     heading: Heading
     box: tuple[int, int]
+    under: Mapping[Place, str]
+
+    @property
+    def tall(self) -> int:
+        """A tile and the two lines under it, where there are any, in pixels."""
+        return self.box[1] + (2 * line_height(self.captions) + _GAP if self.under else 0)
 
     @property
     def letters(self) -> int:
@@ -113,16 +123,12 @@ def _bands(setting: _Setting) -> tuple[_Band, _Band]:
     outer, inner = setting.sides.super_rows, setting.sides.rows
     return (
         _band(setting, [_named(outer, value) for value in range(len(outer.titles))], outer.name),
-        _band(setting, [_title(inner, value) for value in range(len(inner.titles))], inner.name),
+        _band(setting, [inner.title(value) for value in range(len(inner.titles))], inner.name),
     )
 
 
-def _title(side: Side, value: int) -> str:
-    return side.titles[value].strip() or "(empty)"
-
-
 def _named(side: Side, value: int) -> str:
-    return f"{side.name}: {_title(side, value)}"
+    return f"{side.name}: {side.title(value)}"
 
 
 def _halves(places: Sequence[Index]) -> tuple[Sequence[Index], Sequence[Index]]:
@@ -163,8 +169,18 @@ def _wrapped(setting: _Setting, columns: Sequence[Index]) -> Frame:
         top = _add_titles(frame, setting, line, lefts, top)
         for (super_column, column), left in zip(line, lefts):
             frame.slots[0, 0, super_column, column] = (left, top)
-        top += setting.box[1] + 2 * _GAP
+        top += setting.tall + 2 * _GAP
     frame.size = (frame.size[0], top + _MARGIN)
+    return frame
+
+
+def _captioned(frame: Frame, setting: _Setting) -> Frame:
+    """`frame` with what is to stand under its tiles, cut where there is more of it than room."""
+    for place, (left, top) in frame.slots.items():
+        if text := setting.under.get(place):
+            block = fit(text, setting.box[0] - 4 * _GAP, setting.captions)
+            block = shortened(block, 2 * line_height(block.size))
+            frame.labels.append(Label(block, left, top + setting.box[1], setting.box[0], 0.5, _GREY))
     return frame
 
 
@@ -246,7 +262,7 @@ def _add_titles(
     """Put a label above each column; returns where the tiles begin."""
     side = setting.sides.columns
     width = setting.box[0] - 2 * _GAP  # or labels would run into each other
-    blocks = [fit(_title(side, column), width, setting.letters) for _, column in columns]
+    blocks = [fit(side.title(column), width, setting.letters) for _, column in columns]
     bottom = top + max(block.height for block in blocks)
     for block, left in zip(blocks, lefts):
         frame.labels.append(Label(block, left, bottom - block.height, setting.box[0], 0.5))
@@ -259,7 +275,7 @@ def _add_rows(
     """Put a label beside each row and each block of rows; returns where the rows begin, and their heights."""
     outer, inner = _bands(setting)
     blocks = inner.blocks([row for _, row in rows], setting.box[1])
-    heights = [max(setting.box[1], block.height) for block in blocks]
+    heights = [max(setting.tall, block.height) for block in blocks]
     supers = []
     for value, first, last in _runs(rows):
         room = sum(heights[first : last + 1])

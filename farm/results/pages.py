@@ -1,16 +1,19 @@
 """Which cell stands where on which sheet."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from farm.axes import Axis
 from farm.cell import DEFAULTS, SETTING_NAMES, Cell, SettingValue
 from farm.plan import Plan
+from farm.settings import PROMPTS
 
 Place = tuple[int, int, int, int]
 """Super row, row, super column, column: the index of each one's value."""
 
 NO_AXIS = ""
+
+EMPTY = "(empty)"
+"""What stands for an empty text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,10 @@ class Side:
 
     name: str
     titles: tuple[str, ...]
+
+    def title(self, value: int) -> str:
+        """What stands at a value."""
+        return self.titles[value].strip() or EMPTY
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +61,11 @@ class Page:
     cells: dict[Place, Cell]
 
 
-def sides(plan: Plan) -> Sides:
-    """The axes along the sheet's sides, as the plan's layout says."""
-    by_name = {axis.name: axis for axis in plan.axes}
+def sides(plan: Plan, titles: Mapping[str, tuple[str, ...]]) -> Sides:
+    """The axes along the sheet's sides, as the plan's layout says, with these titles of their values."""
     layout = plan.layout
     names = (layout.super_rows, layout.rows, layout.super_columns, layout.columns)
-    return Sides(*(_side(by_name.get(name)) for name in names))
-
-
-def _side(axis: Axis | None) -> Side:
-    return Side(axis.name, tuple(value.title for value in axis.values)) if axis else Side(NO_AXIS, ("",))
+    return Sides(*(Side(name, titles[name]) if name in titles else Side(NO_AXIS, ("",)) for name in names))
 
 
 def pages(plan: Plan) -> Iterator[Page]:
@@ -89,7 +91,18 @@ def _positions(plan: Plan, *fields: str) -> list[int | None]:
     return [order.get(getattr(plan.layout, field)) for field in fields]
 
 
-def is_usual(name: str, value: SettingValue) -> bool:
+def heading(plan: Plan, cells: Collection[Cell], prompts: Mapping[str, str]) -> dict[str, SettingValue]:
+    """What stands above these cells: the settings they share, as the job says them, and these prompts.
+
+    Settings that are as usual are left out.
+    """
+    told = {**shared_settings(cells), **plan.asked}
+    names = dict.fromkeys(("model", *PROMPTS, *told))
+    values = {name: prompts.get(name) if name in PROMPTS else told.get(name) for name in names}
+    return {name: value for name, value in values.items() if value is not None and not _is_usual(name, value)}
+
+
+def _is_usual(name: str, value: SettingValue) -> bool:
     """Whether a setting need not be told where space is dear."""
     return name not in _ALWAYS_TOLD and name in DEFAULTS and value == DEFAULTS[name]
 

@@ -6,17 +6,16 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from farm.plan import Plan
-from farm.prompts.differing import common
 from farm.results.frame import Frame, Heading
 from farm.results.grid import frames
 from farm.results.journal import Record
+from farm.results.labels import LONGEST, labels
 from farm.results.lettering import draw
 from farm.results.names import slug
-from farm.results.pages import Page, is_usual, pages, shared_settings, sides
+from farm.results.pages import EMPTY, Page, heading, pages, sides
 from farm.results.tiles import Size, picture_size, tile
 from farm.results.whole import whole_file
 from farm.results.writing import shown
-from farm.settings import PROMPTS
 
 SHEETS = "sheets"
 _STEM = "sheet"
@@ -54,7 +53,14 @@ def _named_pages(plan: Plan) -> Iterator[tuple[str, Page]]:
 def _write_page(
     plan: Plan, stem: str, page: Page, records: Mapping[str, Record], folder: Path
 ) -> Iterator[Path]:
-    parts = frames(sides(plan), _heading(plan, page), _box(page, records, folder))
+    told = labels(plan, page.cells.values(), longest=LONGEST)
+    captions = {
+        place: told.captions[cell.number]
+        for place, cell in page.cells.items()
+        if cell.number in told.captions
+    }
+    above = _heading(plan, page, told.heading)
+    parts = frames(sides(plan, told.titles), above, _box(page, records, folder), captions)
     for number, frame in enumerate(parts, start=1):
         suffix = f"-part{number}" if len(parts) > 1 else ""
         path = folder / SHEETS / f"{stem}{suffix}.png"
@@ -63,29 +69,17 @@ def _write_page(
         yield path
 
 
-def _heading(plan: Plan, page: Page) -> Heading:
+def _heading(plan: Plan, page: Page, prompts: Mapping[str, str]) -> Heading:
     swept = {axis.name for axis in plan.axes}
-    shared = {
-        name: value
-        for name, value in {**shared_settings(page.cells.values()), **plan.asked}.items()
-        if name not in swept and not is_usual(name, value)
-    }
-    shared.update(_common_texts(plan))
+    told = heading(plan, page.cells.values(), prompts)
+    shared = {name: value for name, value in told.items() if name not in swept or name in prompts}
     if "width" in shared and "height" in shared:
         shared["size"] = f"{shared.pop('width')}x{shared.pop('height')}"
     return Heading(
         title=plan.name,
-        values="   ".join(f"{name}: {title}" for name, title in page.values),
+        values="   ".join(f"{name}: {title.strip() or EMPTY}" for name, title in page.values),
         settings=" · ".join(f"{name}: {shown(value)}" for name, value in shared.items()),
     )
-
-
-def _common_texts(plan: Plan) -> Iterator[tuple[str, str]]:
-    """What all prompts of an axis have in common, where the labels leave it out."""
-    for axis in (axis for axis in plan.axes if axis.name in PROMPTS):
-        texts = [str(value.settings.get(axis.name, value.title)) for value in axis.values]
-        if [value.title for value in axis.values] != texts and (told := common(texts)).strip("…"):
-            yield axis.name, told
 
 
 def _box(page: Page, records: Mapping[str, Record], folder: Path) -> Size:

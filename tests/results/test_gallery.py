@@ -247,6 +247,19 @@ def test_the_heading_says_what_was_asked_though_it_does_not_matter_to_every_cell
     assert said["model"] == "tiny-cats" and "cfg_scale" not in said and "s_noise" not in said
 
 
+def test_the_heading_and_the_labels_say_what_cells_draw(tmp_path):
+    plan = make_plan({"seed": [1, 2], "cfg_scale": [1, 7]})
+    prompts = {cell.number: f"a {('red', 'blue')[cell.coordinates[0]]} cat" for cell in plan.cells}
+    cells = [
+        replace(cell, settings=replace(cell.settings, prompt=prompts[cell.number])) for cell in plan.cells
+    ]
+    text = write_gallery(replace(plan, cells=tuple(cells)), {}, tmp_path).read_text(encoding="utf-8")
+    said = json.loads(re.search(r'"heading":(\{[^}]*\})', text)[1])
+    assert said["prompt"] == "a … cat" and "negative_prompt" not in said
+    axes = json.loads(re.search(r'"axes":(\[.*?\}\])', text)[1])
+    assert axes[0]["titles"] == ["1 · red", "2 · blue"] and axes[1]["titles"] == ["1", "7"]
+
+
 @pytest.mark.slow
 def test_a_click_shows_everything_about_a_cell_and_arrows_move_on(page, demo):
     plan, path = demo

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import product
 
 import pytest
 from PIL import Image, ImageChops
@@ -254,3 +255,39 @@ def test_transparent_pictures_stand_on_white(tmp_path):
     Image.new("RGBA", (64, 64), (255, 0, 0, 0)).save(tmp_path / "images" / "a.png")
     shown = tile(cell, Record(cell.key, 1, "done", "images/a.png", 1), tmp_path, (64, 64))
     assert shown.getcolors() == [(64 * 64, (255, 255, 255))]
+
+
+@pytest.mark.parametrize("size", [(64, 64), (512, 512), (64, 512)])
+def test_captions_lie_under_their_tiles_in_two_lines(size):
+    axes = {name: Side(f"axis of {name}", ("1", "a longer one " * 9)) for name in ("super_rows", "rows")}
+    axes |= {name: Side(f"axis of {name}", ("1", "2", "3")) for name in ("super_columns", "columns")}
+    places = list(product(range(2), range(2), range(3), range(3)))
+    texts = ["gray … blue", "", "a very long caption of many words, " * 9, "w" * 300]
+    captions = {place: texts[number % 4] for number, place in enumerate(places)}
+    [frame] = grid.frames(Sides(**axes), Heading("job", "", "x"), size, captions)
+    _check_that_nothing_overlaps(frame)
+    for place, text in captions.items():
+        left, top = frame.slots[place]
+        found = [one for one in frame.labels if (one.left, one.top) == (left, top + frame.box[1])]
+        assert len(found) == bool(text)
+        for label in found:
+            assert len(label.block.lines) <= 2 and label.width == frame.box[0]
+            assert " ".join(label.block.lines).startswith(text[:6])
+            assert label.block.lines[-1].endswith("…") or " ".join(label.block.lines) == text
+
+
+def test_what_cells_draw_is_written_under_them(tmp_path):
+    plan = make_plan({"cfg_scale": [1, 7], "seed": [1, 2]}, Layout("cfg_scale", "seed"))
+    cells = [
+        replace(cell, settings=replace(cell.settings, prompt=f"a {colour} cat"))
+        for cell, colour in zip(plan.cells, ("red", "blue", "blue", "red"))
+    ]
+    told = replace(plan, cells=tuple(cells))
+    [plain] = write_sheets(plan, render(plan, tmp_path), tmp_path)
+    height = picture_size(plain)[1]
+    [path] = write_sheets(told, render(told, tmp_path), tmp_path)
+    assert picture_size(path)[1] > height + 2 * 2 * 10
+    sheet = Image.open(path).convert("RGB")
+    for cell in told.cells:
+        left, top = occurrences(sheet, cell, 2)
+        assert min(sheet.crop((left, top + 128, left + 128, top + 150)).convert("L").getdata()) < 128

@@ -1,0 +1,196 @@
+"""What sheets and pages say of their cells' prompts: above them, beside them and under each picture."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+from farm.axes import Axis, AxisValue
+from farm.cell import Cell
+from farm.plan import Plan
+from farm.prompts.differing import common, differing
+from farm.prompts.hiding import is_dynamic
+from farm.prompts.styles import around
+from farm.results.pages import EMPTY
+from farm.settings import PROMPTS
+
+LONGEST = 160
+"""Characters of a label on a sheet."""
+
+_ELLIPSIS = "…"
+_BETWEEN = " · "
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The words for some cells of a plan.
+
+    Attributes:
+        heading: what their prompts have in common, by the setting's name.
+        titles: the labels of each axis' values, by its name.
+        captions: by the cell's number, what no label tells of its prompts; for all cells, or for none.
+    """
+
+    heading: dict[str, str] = field(default_factory=dict)
+    titles: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    captions: dict[int, str] = field(default_factory=dict)
+
+
+def labels(plan: Plan, cells: Collection[Cell], *, longest: int | None = None) -> Labels:
+    """The words for these cells: all of their prompts, but nothing twice.
+
+    Labels say what the job asks. Where that does not tell which prompts were used, because cells draw them or
+    an axis' value has variants in it, what differs between the prompts goes to the labels of the first axis
+    each of whose values has one prompt; without such an axis, it is the cells' captions.
+
+    Args:
+        plan: whose axes they are.
+        cells: of it, those on one sheet.
+        longest: characters of a label; what is longer is cut, unless it were another label then.
+    """
+    ordered = sorted(cells, key=attrgetter("number"))
+    cut = _whole if longest is None else lambda texts: cut_short(texts, longest)
+    found = Labels(titles={axis.name: cut([value.title for value in axis.values]) for axis in plan.axes})
+    for name in PROMPTS:
+        _Prompts(plan.axes, ordered, name).tell(found, cut)
+    return found
+
+
+_Cut = Callable[[Sequence[str]], tuple[str, ...]]
+
+
+def _whole(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(texts)
+
+
+class _Prompts:
+    """The prompts, or the negative prompts, of some cells."""
+
+    def __init__(self, axes: Sequence[Axis], cells: Sequence[Cell], name: str) -> None:
+        self._axes = axes
+        self._cells = cells
+        self._name = name
+        self._texts = [str(getattr(cell.settings, name)) for cell in cells]
+        self._distinct = list(dict.fromkeys(self._texts))
+
+    def tell(self, found: Labels, cut: _Cut) -> None:
+        """Say in `found` what there is to be said."""
+        whole = self._on_labels()
+        drawn = len(self._distinct) > 1 and not self._told()
+        if drawn:
+            told = dict(zip(self._distinct, differing(self._distinct, always=True)))
+            whole = all(text == title for text, title in told.items())
+            prefix = "" if self._name == PROMPTS[0] else "negative: "
+            shown = cut([prefix + (title.strip() or EMPTY) for title in told.values()])
+            self._add(found, dict(zip(told, shown)))
+        if not whole and (drawn or self._empty_is_told()) and (said := self._in_common()):
+            found.heading[self._name] = said
+
+    def _add(self, found: Labels, told: Mapping[str, str]) -> None:
+        """Put what is told of each text on labels, or under pictures."""
+        place = self._deciding()
+        if place is None:
+            for cell, text in zip(self._cells, self._texts):
+                before = found.captions.get(cell.number)
+                found.captions[cell.number] = _BETWEEN.join(filter(None, (before, told[text])))
+            return
+        axis = self._axes[place]
+        titles = list(found.titles[axis.name])
+        texts = {cell.coordinates[place]: text for cell, text in zip(self._cells, self._texts)}
+        for index, text in texts.items():
+            value = axis.values[index]
+            if value.title != told[text] and (self._drawn(value) or not self._says(value)):
+                titles[index] = f"{titles[index].strip() or EMPTY}{_BETWEEN}{told[text]}"
+        found.titles[axis.name] = tuple(titles)
+
+    def _deciding(self) -> int | None:
+        """The first axis each of whose values has one text."""
+        return next((place for place in range(len(self._axes)) if self._decided_by([place])), None)
+
+    def _decided_by(self, places: Sequence[int]) -> bool:
+        found: dict[tuple[int, ...], str] = {}
+        return all(
+            found.setdefault(tuple(cell.coordinates[place] for place in places), text) == text
+            for cell, text in zip(self._cells, self._texts)
+        )
+
+    def _told(self) -> bool:
+        """Whether the axes that say something of prompts say all of it."""
+        saying = [place for place, axis in enumerate(self._axes) if any(map(self._says, axis.values))]
+        here = {(place, cell.coordinates[place]) for place in saying for cell in self._cells}
+        drawn = any(self._drawn(self._axes[place].values[index]) for place, index in here)
+        return not drawn and self._decided_by(saying)
+
+    def _says(self, value: AxisValue) -> bool:
+        styled = any(getattr(style, self._name) for style in value.styles)
+        return bool(self._name in value.settings or value.replaces or value.order or styled)
+
+    def _drawn(self, value: AxisValue) -> bool:
+        """Whether something was drawn from what the value says."""
+        said = [
+            str(value.settings.get(self._name, "")),
+            *(new for _, new in value.replaces),
+            *value.order,
+            *(around(getattr(style, self._name)) for style in value.styles),
+        ]
+        return any(is_dynamic(part) and not any(part in text for text in self._distinct) for part in said)
+
+    def _values(self, cell: Cell) -> list[AxisValue]:
+        values = [axis.values[index] for axis, index in zip(self._axes, cell.coordinates)]
+        return [value for value in values if self._name in value.settings]
+
+    def _on_labels(self) -> bool:
+        """Whether the labels have the whole texts, so that no heading needs to say anything."""
+        longest = LONGEST if len(self._distinct) == 1 else None
+        return all(
+            any(text in value.title and text[:longest] == text for value in self._values(cell))
+            for cell, text in zip(self._cells, self._texts)
+        )
+
+    def _in_common(self) -> str:
+        if len(self._distinct) > 1:
+            return common(self._distinct)
+        return self._distinct[0] or (EMPTY if self._name == PROMPTS[0] else "")
+
+    def _empty_is_told(self) -> bool:
+        """Whether labels stand for empty texts among others, so that a heading need not be true of these."""
+        return len(self._distinct) == 1 or all(
+            text or self._values(cell) for cell, text in zip(self._cells, self._texts)
+        )
+
+
+def cut_short(texts: Sequence[str], longest: int) -> tuple[str, ...]:
+    """The texts, each within so many characters: its beginning, or its beginning and its end.
+
+    Texts that would be equal to others then are left whole.
+    """
+    ways = (lambda text: _beginning(text, longest), lambda text: _ends(text, longest), lambda text: text)
+    distinct = set(texts)
+    short = {text: ways[0](text) for text in distinct}
+    for way in ways[1:]:
+        alike = _alike(short)
+        short.update({text: way(text) for text in alike})
+    if len(set(short.values())) < len(distinct):
+        return tuple(texts)
+    return tuple(short[text] for text in texts)
+
+
+def _alike(short: Mapping[str, str]) -> list[str]:
+    by_short: dict[str, list[str]] = {}
+    for text, told in short.items():
+        by_short.setdefault(told, []).append(text)
+    return [text for texts in by_short.values() if len(texts) > 1 for text in texts]
+
+
+def _beginning(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    start = text[: longest - 2]
+    whole_words = start[: start.rfind(" ")] if " " in start[longest // 2 :] else start
+    return f"{whole_words.rstrip(' ,')} {_ELLIPSIS}"
+
+
+def _ends(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    half = (longest - 3) // 2
+    return f"{text[:half].rstrip()} {_ELLIPSIS} {text[-half:].lstrip()}"
