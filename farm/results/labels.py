@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from operator import attrgetter
 
 from farm.axes import Axis, AxisValue
@@ -95,16 +96,16 @@ class _Prompts:
             return
         axis = self._axes[place]
         titles = list(found.titles[axis.name])
-        texts = {cell.coordinates[place]: text for cell, text in zip(self._cells, self._texts)}
-        for index, text in texts.items():
+        for index, [text] in self._by_value[place].items():
             value = axis.values[index]
-            if value.title != told[text] and (self._drawn(value) or not self._says(value)):
+            if value.title != told[text] and (self._drawn(place, index) or not self._says(value)):
                 titles[index] = f"{titles[index].strip() or EMPTY}{_BETWEEN}{told[text]}"
         found.titles[axis.name] = tuple(titles)
 
     def _deciding(self) -> int | None:
         """The first axis each of whose values has one text."""
-        return next((place for place in range(len(self._axes)) if self._decided_by([place])), None)
+        single = (all(len(texts) == 1 for texts in by_value.values()) for by_value in self._by_value)
+        return next((place for place, decides in enumerate(single) if decides), None)
 
     def _decided_by(self, places: Sequence[int]) -> bool:
         found: dict[tuple[int, ...], str] = {}
@@ -116,23 +117,33 @@ class _Prompts:
     def _told(self) -> bool:
         """Whether the axes that say something of prompts say all of it."""
         saying = [place for place, axis in enumerate(self._axes) if any(map(self._says, axis.values))]
-        here = {(place, cell.coordinates[place]) for place in saying for cell in self._cells}
-        drawn = any(self._drawn(self._axes[place].values[index]) for place, index in here)
+        drawn = any(self._drawn(place, index) for place in saying for index in self._by_value[place])
         return not drawn and self._decided_by(saying)
+
+    @cached_property
+    def _by_value(self) -> list[dict[int, set[str]]]:
+        """For each axis, the texts that each of its values has here."""
+        found: list[dict[int, set[str]]] = [{} for _ in self._axes]
+        for cell, text in zip(self._cells, self._texts):
+            for texts, index in zip(found, cell.coordinates):
+                texts.setdefault(index, set()).add(text)
+        return found
 
     def _says(self, value: AxisValue) -> bool:
         styled = any(getattr(style, self._name) for style in value.styles)
         return bool(self._name in value.settings or value.replaces or value.order or styled)
 
-    def _drawn(self, value: AxisValue) -> bool:
-        """Whether something was drawn from what the value says."""
-        said = [
+    def _drawn(self, place: int, index: int) -> bool:
+        """Whether something was drawn from what an axis' value says."""
+        value = self._axes[place].values[index]
+        said = (
             str(value.settings.get(self._name, "")),
             *(new for _, new in value.replaces),
             *value.order,
             *(around(getattr(style, self._name)) for style in value.styles),
-        ]
-        return any(is_dynamic(part) and not any(part in text for text in self._distinct) for part in said)
+        )
+        texts = self._by_value[place][index]
+        return any(is_dynamic(part) and not any(part in text for text in texts) for part in said)
 
     def _values(self, cell: Cell) -> list[AxisValue]:
         values = [axis.values[index] for axis, index in zip(self._axes, cell.coordinates)]
