@@ -1,5 +1,6 @@
 """What sheets and pages say of their cells' prompts: above them, beside them and under each picture."""
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,7 @@ LONGEST = 160
 
 _ELLIPSIS = "…"
 _BETWEEN = " · "
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class _Prompts:
         titles = list(found.titles[axis.name])
         for index, [text] in self._by_value[place].items():
             value = axis.values[index]
-            if value.title != told[text] and (self._drawn(place, index) or not self._says(value)):
+            if not {text or EMPTY, told[text]} & {value.title, *self._said(value)}:
                 titles[index] = f"{titles[index].strip() or EMPTY}{_BETWEEN}{told[text]}"
         found.titles[axis.name] = tuple(titles)
 
@@ -107,18 +109,26 @@ class _Prompts:
         single = (all(len(texts) == 1 for texts in by_value.values()) for by_value in self._by_value)
         return next((place for place, decides in enumerate(single) if decides), None)
 
-    def _decided_by(self, places: Sequence[int]) -> bool:
-        found: dict[tuple[int, ...], str] = {}
-        return all(
-            found.setdefault(tuple(cell.coordinates[place] for place in places), text) == text
-            for cell, text in zip(self._cells, self._texts)
-        )
-
     def _told(self) -> bool:
         """Whether the axes that say something of prompts say all of it."""
         saying = [place for place, axis in enumerate(self._axes) if any(map(self._says, axis.values))]
-        drawn = any(self._drawn(place, index) for place in saying for index in self._by_value[place])
-        return not drawn and self._decided_by(saying)
+        if any(self._drawn(place, index) for place in saying for index in self._by_value[place]):
+            return False
+        found: dict[tuple[int, ...], str] = {}
+        for cell, text in zip(self._cells, self._texts):
+            if found.setdefault(tuple(cell.coordinates[place] for place in saying), text) != text:
+                return False
+        words = {text: set(_WORD.findall(text)) for text in self._distinct}
+        shared = set.intersection(*words.values())
+        said = {
+            (place, index): set(_WORD.findall(" ".join(self._said(self._axes[place].values[index]))))
+            for place in saying
+            for index in self._by_value[place]
+        }
+        return all(
+            words[text] <= shared.union(*(said[value] for value in zip(saying, at)))
+            for at, text in found.items()
+        )
 
     @cached_property
     def _by_value(self) -> list[dict[int, set[str]]]:
@@ -130,20 +140,22 @@ class _Prompts:
         return found
 
     def _says(self, value: AxisValue) -> bool:
-        styled = any(getattr(style, self._name) for style in value.styles)
-        return bool(self._name in value.settings or value.replaces or value.order or styled)
+        return self._name in value.settings or bool(value.replaces) or any(self._said(value))
 
     def _drawn(self, place: int, index: int) -> bool:
         """Whether something was drawn from what an axis' value says."""
-        value = self._axes[place].values[index]
-        said = (
+        said = self._said(self._axes[place].values[index])
+        texts = self._by_value[place][index]
+        return any(is_dynamic(part) and not any(part in text for text in texts) for part in said)
+
+    def _said(self, value: AxisValue) -> tuple[str, ...]:
+        """The texts that a value puts into prompts."""
+        return (
             str(value.settings.get(self._name, "")),
             *(new for _, new in value.replaces),
             *value.order,
             *(around(getattr(style, self._name)) for style in value.styles),
         )
-        texts = self._by_value[place][index]
-        return any(is_dynamic(part) and not any(part in text for text in texts) for part in said)
 
     def _values(self, cell: Cell) -> list[AxisValue]:
         values = [axis.values[index] for axis, index in zip(self._axes, cell.coordinates)]

@@ -73,6 +73,23 @@ def test_a_label_with_variants_in_it_says_which_was_taken(plan):
     assert labels(replaced, replaced.cells).titles["replace cat"] == ("cat", "{fox|fox} · fox")
 
 
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        "prompt: __x__\nsweep: {replace: {x: [fur, worn]}}\n",
+        "define_styles: {s: {prompt: '{a|b|c} __worn__'}}\nstyles: s\nsweep: {prompt: [a cat, a dog]}\n",
+        "define_styles: {s: {prompt: '{a|b}'}, t: {prompt: '{c|d}'}}\nprompt: x\nsweep: {styles: [s, t]}\n",
+    ],
+)
+def test_what_is_drawn_otherwise_is_told_too(plan, sweep):
+    made = plan(CHOICE + "define_wildcards: {fur: [red, red fur], worn: [hat, cap]}\n" + sweep)
+    told = labels(made, made.cells)
+    for cell in made.cells:
+        label = told.titles[made.axes[0].name][cell.coordinates[0]]
+        said = f"{label} {told.heading.get('prompt', '')}".replace(",", "").split()
+        assert set(cell.settings.prompt.replace(",", "").split()) <= set(said)
+
+
 def test_without_dynamic_prompts_braces_are_what_they_say(plan):
     made = plan(HEAD + "sweep:\n  prompt: ['one {x|y}', 'two {x|y}']\n  cfg_scale: [3, 7]\n")
     told = labels(made, made.cells)
