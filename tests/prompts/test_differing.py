@@ -67,6 +67,11 @@ def test_texts_with_little_in_common_stay_whole():
         "three black dogs on top of a tall green hill",
     ]
     assert differing(texts) == texts
+    texts = [
+        "a ginger cat wearing a hat in the rain at night",
+        "three black dogs and a cat on a tall green hill",
+    ]
+    assert differing(texts) == texts and differing(texts, always=True) != texts
     assert differing(["[ginger:black:0.1] cat", "a ginger cat in a hat"], always=True) == [
         "[ginger:black:0.1]",
         "a ginger … in a hat",

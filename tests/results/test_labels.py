@@ -143,6 +143,11 @@ def test_labels_that_say_all_of_it_need_no_heading(plan):
     assert labels(made, owl).heading == {"prompt": "an owl"}
 
 
+def test_a_prompt_too_long_for_its_label_stands_in_the_heading(plan):
+    made = plan(HEAD + f"sweep: {{prompt: [{'very ' * 40}long], cfg_scale: [1, 2]}}\n")
+    assert labels(made, made.cells).heading == {"prompt": "very " * 40 + "long"}
+
+
 def test_an_empty_prompt_is_said_to_be_empty(plan):
     made = plan(HEAD + "prompt: ''\nsweep: {cfg_scale: [1, 2]}\n")
     assert labels(made, made.cells).heading == {"prompt": "(empty)"}

@@ -291,3 +291,23 @@ def test_what_cells_draw_is_written_under_them(tmp_path):
     for cell in told.cells:
         left, top = occurrences(sheet, cell, 2)
         assert min(sheet.crop((left, top + 128, left + 128, top + 150)).convert("L").getdata()) < 128
+
+
+def test_a_sheet_has_short_labels_and_a_heading_about_them(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("farm.results.sheet.frames", lambda *asked: seen.append(asked) or grid.frames(*asked))
+    texts = [f"a {animal} " + "very " * 50 for animal in ("cat", "dog")]
+    plan = make_plan({"prompt": texts, "steps": [1, 2]}, Layout("prompt", pages=("steps",)))
+    plan = replace(
+        plan,
+        cells=tuple(
+            replace(cell, settings=replace(cell.settings, prompt=cell.settings.prompt + "old"))
+            for cell in plan.cells
+        ),
+    )
+    write_sheets(plan, {}, tmp_path)
+    assert len(seen) == 2
+    for sides, heading, _, captions in seen:
+        assert [len(title) <= 160 and title[2:5] for title in sides.columns.titles] == ["cat", "dog"]
+        assert f"prompt: a … {'very ' * 50}old ·" in heading.settings and captions == {}
+        assert "steps" not in heading.settings
