@@ -1,6 +1,7 @@
 """What a job's prompts are made of beside its own texts: styles, wildcards, lines of files."""
 
 import re
+from collections import ChainMap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,18 +170,16 @@ def _wildcards(tree: Table, folders: Iterable[Path], mistakes: Mistakes) -> Wild
     path = next(
         (folder / WILDCARDS_FOLDER for folder in folders if (folder / WILDCARDS_FOLDER).is_dir()), None
     )
-    values: dict[str, tuple[str, ...]] = {}
-    complaints: list[str] = []
-    if path is not None:
-        try:
-            values, complaints = read_wildcards(path)
-        except OSError as error:
-            complaints = [f"{error.filename or path}: {error.strerror or error}"]
+    found, lines, complaints = read_wildcards(path) if path is not None else ({}, {}, [])
     table = tree.get(Text("define_wildcards"))
-    for name, written in table.items() if isinstance(table, Table) else ():
-        values[str(name)] = _defined_values(name, written, mistakes)
+    defined = {
+        str(name): _defined_values(name, written, mistakes)
+        for name, written in (table.items() if isinstance(table, Table) else ())
+    }
     files = str(path or f"a folder {WILDCARDS_FOLDER} beside the job or in that of the command")
-    return Wildcards(values, "; ".join([f"define_wildcards and {files}", *complaints[:3]]))
+    looked_in = "; ".join([f"define_wildcards and {files}", *complaints[:3]])
+    lines = {name: file for name, file in lines.items() if name not in defined}
+    return Wildcards(ChainMap(defined, found), looked_in, lines)  # type: ignore[arg-type]
 
 
 def _defined_values(name: Text, written: Written, mistakes: Mistakes) -> tuple[str, ...]:

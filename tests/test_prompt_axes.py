@@ -510,7 +510,7 @@ def test_files_of_wildcards_that_cannot_be_read_are_told_where_one_is_missing(mi
     assert mistake.startswith(
         "job.yaml:4: prompt: there is no wildcard 'furr'; did you mean 'fur'? (looked for in"
     )
-    assert "Unable to read structured wildcard file wildcards/bad.yaml" in mistake
+    assert "; wildcards/bad.yaml cannot be read: while parsing" in mistake
 
 
 # ---- titles ----------------------------------------------------------------------------------------------

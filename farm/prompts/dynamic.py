@@ -1,14 +1,13 @@
 """Dynamic prompts: `{a|b}`, `__wildcard__` and what else the library dynamicprompts reads."""
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from random import Random
 
 from dynamicprompts.commands import (
     Command,
-    LiteralCommand,
     SequenceCommand,
     VariantCommand,
     WildcardCommand,
@@ -17,23 +16,28 @@ from dynamicprompts.commands import (
 from dynamicprompts.commands.variable_commands import VariableAccessCommand, VariableAssignmentCommand
 from dynamicprompts.enums import SamplingMethod
 from dynamicprompts.parser.parse import parse
-from dynamicprompts.samplers import CombinatorialSampler, RandomSampler
 from dynamicprompts.samplers.base import Sampler
 from dynamicprompts.sampling_context import SamplingContext
-from dynamicprompts.sampling_result import SamplingResult
-from dynamicprompts.types import ResultGen
 from pyparsing import ParseBaseException
 
 from farm.errors import quoted
 from farm.prompts.hiding import hidden, is_dynamic, shown
-from farm.prompts.wildcards import BadDynamic, Manager, Wildcards
+from farm.prompts.variants import Drawing, Multiplying, Values, multiplied
+from farm.prompts.wildcards import BadDynamic, Manager, Wildcards, references
 
 MOST = 10_000
 """Texts that one text may be multiplied out to."""
 
-# Some texts are searched through for long before anything comes of them: given up after some seconds.
-_MOST_STEPS = 2_000_000
-_MOST_BARREN_STEPS = 100_000
+_MOST_BRACES = 2000
+"""In one text: the library takes some milliseconds for each."""
+
+_MOST_ALIKE = 5
+"""Values of a wildcard that cannot be read and are told one by one."""
+
+# Values that are read at once: braces without others in them, names without patterns put together.
+_SIMPLE = re.compile(
+    r"(?:[^{}$%#_\\\[\]/]|\{[^\W_](?:[^\W_]|[ ,.'|-])*\}|__[^\W_](?:[^\W_]|[/ -])*__)*", re.ASCII
+)
 
 
 class DynamicPrompts:
@@ -45,6 +49,7 @@ class DynamicPrompts:
 
     def __init__(self, wildcards: Wildcards) -> None:
         self._wildcards = wildcards
+        self._values = Values()
         self._commands: dict[str, Command] = {}
         self._sound: set[str] = set()
 
@@ -61,11 +66,11 @@ class DynamicPrompts:
         if not is_dynamic(text):
             return [text]
         command = self._checked(text)
-        sampler = _Bounded()
+        sampler = Multiplying(self._values)
         context = self._context(SamplingMethod.COMBINATORIAL, sampler, Random(0))
         with _understood(text):
             texts = dict[str, None]()
-            for result in _multiplied(command, context):
+            for result in multiplied(command, context):
                 if (found := shown(result.text)) not in texts:
                     texts[found] = None
                     sampler.found()
@@ -88,7 +93,7 @@ class DynamicPrompts:
         if not is_dynamic(text):
             return text
         command = self._checked(text)
-        context = self._context(SamplingMethod.RANDOM, RandomSampler(), Random(seed))
+        context = self._context(SamplingMethod.RANDOM, Drawing(self._values), Random(seed))
         with _understood(text):
             return shown(next(iter(context.sample_prompts(command))).text)
 
@@ -101,20 +106,31 @@ class DynamicPrompts:
             rand=rand,
         )
 
-    def _checked(self, text: str) -> Command:
-        """What a text says, after every wildcard that it can come to use was looked at.
+    def check(self, text: str) -> None:
+        """Read a text, and look at every wildcard that it can come to use.
 
         Raises:
-            BadDynamic: if it cannot be read, or a wildcard is not there or leads back to itself.
+            BadDynamic: if it cannot be read, or wildcards are not there or lead back to themselves.
         """
+        if is_dynamic(text):
+            self._checked(text)
+
+    def _checked(self, text: str) -> Command:
         if text not in self._commands:
             command = self._read(text)
-            self._look_at(command, ())
+            faults: dict[str, None] = {}
+            self._look_at(command, (), faults)
+            if faults:
+                raise BadDynamic(*faults)
             self._commands[text] = command
         return self._commands[text]
 
     def _read(self, text: str) -> Command:
         given = hidden(text)
+        if not given.strip():
+            raise BadDynamic(f"{quoted(text)} is nothing but a comment: lines that begin with # are left out")
+        if given.count("{") > _MOST_BRACES:
+            raise BadDynamic(f"{quoted(text)} has more than {_MOST_BRACES} braces, which are too many")
         try:
             with _understood(text):
                 return parse(given)
@@ -122,25 +138,46 @@ class DynamicPrompts:
             rest = quoted(shown(given[error.loc : error.loc + 40]))
             raise BadDynamic(f"{quoted(text)} cannot be read from {rest} on; is it closed?") from error
 
-    def _look_at(self, command: Command, inside: tuple[str, ...]) -> None:
+    def _look_at(self, command: Command, inside: tuple[str, ...], faults: dict[str, None]) -> None:
         if isinstance(command, WildcardCommand) and isinstance(path := command.wildcard, str):
-            for name in self._wildcards.matching(shown(path)):
-                self._look_into(name, inside)
+            self._look_for(shown(path), inside, faults)
         for part in _parts(command):
-            self._look_at(part, inside)
+            self._look_at(part, inside, faults)
 
-    def _look_into(self, name: str, inside: tuple[str, ...]) -> None:
+    def _look_for(self, pattern: str, inside: tuple[str, ...], faults: dict[str, None]) -> None:
+        try:
+            for name in self._wildcards.matching(pattern):
+                self._look_into(name, inside, faults)
+        except BadDynamic as error:
+            faults[str(error)] = None
+
+    def _look_into(self, name: str, inside: tuple[str, ...], faults: dict[str, None]) -> None:
         if name in inside:
-            raise BadDynamic(f"the wildcard {name!r} leads back to itself: {' → '.join((*inside, name))}")
+            faults[f"the wildcard {name!r} leads back to itself: {' → '.join((*inside, name))}"] = None
+            return
         if name in self._sound:
             return
-        for value in filter(is_dynamic, self._wildcards.values[name]):
+        before, bad = len(faults), 0
+        for index, value in enumerate(self._wildcards.values[name]):
+            if not is_dynamic(value):
+                continue
             try:
-                command = self._read(value)
+                self._look_at_value(value, (*inside, name), faults)
             except BadDynamic as error:
-                raise BadDynamic(f"wildcard {name!r}: {error}") from error
-            self._look_at(command, (*inside, name))
-        self._sound.add(name)
+                bad += 1
+                if bad <= _MOST_ALIKE:
+                    faults[f"wildcard {name!r}{self._wildcards.where(name, index)}: {error}"] = None
+        if bad > _MOST_ALIKE:
+            faults[f"wildcard {name!r}: and {bad - _MOST_ALIKE} more like these"] = None
+        if len(faults) == before:
+            self._sound.add(name)
+
+    def _look_at_value(self, value: str, inside: tuple[str, ...], faults: dict[str, None]) -> None:
+        if _SIMPLE.fullmatch(value):
+            for name in references(value):
+                self._look_for(name, inside, faults)
+        else:
+            self._look_at(self._read(value), inside, faults)
 
 
 def _parts(command: Command) -> Iterator[Command]:
@@ -158,58 +195,6 @@ def _parts(command: Command) -> Iterator[Command]:
             yield from [command.default] if command.default else []
         case WrapCommand():
             yield from (command.wrapper, command.inner)
-
-
-class _Bounded(CombinatorialSampler):
-    """Gives up where it would search for too long."""
-
-    def __init__(self) -> None:
-        self._steps = 0
-        self._barren_since = 0
-
-    def generator_from_command(self, command: Command, context: SamplingContext) -> ResultGen:
-        self._steps += 1
-        if self._steps > _MOST_STEPS or self._steps - self._barren_since > _MOST_BARREN_STEPS:
-            raise BadDynamic("there is too much in it to try out")
-        return super().generator_from_command(command, context)
-
-    def _get_variant(self, variant_command: VariantCommand, context: SamplingContext) -> ResultGen:
-        """As the library does, which compares each option with each even where only one is taken."""
-        if len(variant_command) == 1 or (variant_command.min_bound, variant_command.max_bound) != (1, 1):
-            yield from super()._get_variant(variant_command, context)
-            return
-        seen: set[SamplingResult] = set()
-        for value in variant_command.values:
-            for result in context.generator_from_command(value):
-                if result not in seen:
-                    seen.add(result)
-                    yield result
-
-    def found(self) -> None:
-        """Say that something new came of it."""
-        self._barren_since = self._steps
-
-
-def _multiplied(command: Command, context: SamplingContext) -> Iterator[SamplingResult]:
-    """All that a command stands for.
-
-    A variable that is drawn at once, as in ``${v=!{a|b}}``, takes every value in turn; the library would take
-    the first one only.
-    """
-    tokens = command.tokens if isinstance(command, SequenceCommand) else [command]
-    for index, token in enumerate(tokens):
-        if (
-            isinstance(token, VariableAssignmentCommand)
-            and token.immediate
-            and not isinstance(token.value, LiteralCommand)
-        ):
-            for value in context.generator_from_command(token.value):
-                drawn = replace(token, value=LiteralCommand(value.text))
-                yield from _multiplied(
-                    SequenceCommand([*tokens[:index], drawn, *tokens[index + 1 :]]), context
-                )
-            return
-    yield from context.generator_from_command(SequenceCommand(tokens))
 
 
 @contextmanager

@@ -1,10 +1,10 @@
 """What the library dynamicprompts must not see of a text, hidden from it and shown again.
 
 It has its own opinion of characters that mean nothing to it in people's prompts, or something else in the
-prompt language of A1111: ``|`` inside square brackets, ``$`` and ``%`` before anything but a brace, ``#`` and
-``//`` in the middle of a text, tabs. Its signs ``~``, ``!`` and ``@`` before variants choose how these are
-sampled; here the job says that, so they are taken away. So are comments: lines that begin with ``#`` or
-``//``, and the rest of a line behind one of these between spaces.
+prompt language of A1111: ``|`` inside square brackets, ``$`` and ``%`` before anything but a brace, ``#``,
+``//`` and ``/*``, ``__`` that stands alone in a tag such as ``<lora:a__b:1>``, tabs. Its signs ``~``, ``!``
+and ``@`` before variants choose how these are sampled; here the job says that, so they are taken away. So are
+comments: lines that begin with ``#``.
 """
 
 import re
@@ -13,10 +13,12 @@ from collections.abc import Iterator
 WRAP = "__"
 """Around the name of a wildcard."""
 
-_COMMENT = re.compile(r"^[ \t]*(?:#|//).*$\n?|(?<=\s)(?:#|//)(?=\s).*$", re.MULTILINE)
+_COMMENT = re.compile(r"^[ \t]*#.*$\n?", re.MULTILINE)
+_TAG = re.compile(r"<\w+:[^<>{}]*>")
 _SIGN = re.compile(r"(\{\s*|__)[~!@]")
-_HIDING = str.maketrans("|$%#/\t", "\1\2\3\4\5\6")
-_SHOWING = str.maketrans("\1\2\3\4\5\6", "|$%#/\t")
+_HIDING = str.maketrans("|$%#/\t_", "\1\2\3\4\5\6\7")
+_SHOWING = str.maketrans("\1\2\3\4\5\6\7", "|$%#/\t_")
+_HIDDEN_WRAP = WRAP.translate(_HIDING)
 _CONTROLS = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 127])
 
 
@@ -33,6 +35,9 @@ def is_dynamic(text: str) -> bool:
 def hidden(text: str) -> str:
     """The text as the library is given it."""
     text = _SIGN.sub(r"\1", _COMMENT.sub("", printable(text)))
+    text = _TAG.sub(
+        lambda tag: tag[0].replace(WRAP, _HIDDEN_WRAP) if tag[0].count(WRAP) % 2 else tag[0], text
+    )
     return "".join(_hidden_characters(text, _square(text)))
 
 

@@ -1,10 +1,15 @@
 import logging
+from itertools import pairwise
+from string import ascii_lowercase as LETTERS
+from unittest.mock import MagicMock
 
 import pytest
+from dynamicprompts.parser.parse import parse
 from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.prompts.dynamic import MOST, DynamicPrompts
+from farm.prompts.hiding import is_dynamic
 from farm.prompts.wildcards import BadDynamic, Wildcards
 
 WILDCARDS = Wildcards(
@@ -16,6 +21,11 @@ WILDCARDS = Wildcards(
         "odd": ("[a|b] 100%", "no #1"),
         "bad": ("{a",),
         "empty": (),
+        "say": ("it is ${c}",),
+        "soft": ("gray # soft",),
+        "weighed": ("5::p", "q", "0.5::r"),
+        "blank": ("",),
+        "worse": ("{a", "b", "{c", "__nope__ {d|e}"),
         "one": ("__two__",),
         "two": ("x", "y __one__"),
     },
@@ -45,7 +55,15 @@ FOREIGN = "(a:1.2) [b|c] [d:e:0.5] <lora:f_g:1> BREAK  g AND h :0.5 \\(i\\) 100%
         ("{2$$ & $$__colours/warm__}", ["red & orange", "orange & red"]),
         ("__deep__", [f"a {size} {animal}" for size in ("big", "small") for animal in ("cat", "dog", "owl")]),
         ("__odd__", ["[a|b] 100%", "no #1"]),
-        ("__{colours/warm|animal}__", ["red", "orange"]),
+        ("__{colours/warm|animal}__", ["red", "orange", "cat", "dog", "owl"]),
+        ("__colours/{warm|{cold|warm}}__", ["red", "orange", "blue"]),
+        ("${t={warm|cold}}__colours/${t}__", ["red", "orange", "blue"]),
+        ("{__colours/{warm|cold}__}", ["red", "orange", "blue"]),
+        ("{2$$ & $$__colours/{warm|cold}__}", ["red & orange", "orange & red", "blue"]),
+        ("{2$$a|a}", ["a"]),
+        ("{0-1$$__colours/cold__}", ["", "blue"]),
+        ("__say(c=red)__", ["it is red"]),
+        ("{__say(c=red)__}", ["it is red"]),
         ("${c={red|blue}}a ${c} cat", ["a red cat", "a blue cat"]),
         ("${c=!{red|blue}}a ${c} cat, ${c} hat", ["a red cat, red hat", "a blue cat, blue hat"]),
         ("${c=red}${c} ${d:blue}", ["red blue"]),
@@ -56,7 +74,13 @@ FOREIGN = "(a:1.2) [b|c] [d:e:0.5] <lora:f_g:1> BREAK  g AND h :0.5 \\(i\\) 100%
         ("{~a|b} {@c|d} {!e}", ["a c e", "a d e", "b c e", "b d e"]),
         ("{a|{~b|c}}", ["a", "b", "c"]),
         ("a\t {b|c}\n\n d", ["a\t b\n\n d", "a\t c\n\n d"]),
-        ("# why\n{a|b} # so", ["a ", "b "]),
+        ("# why\n{a|b} # so // or", ["a # so // or", "b # so // or"]),
+        ("rank # 2 {a|b}", ["rank # 2 a", "rank # 2 b"]),
+        ("a // {b|c} x", ["a // b x", "a // c x"]),
+        ("<lora:foo__bar:1> {x|y}", ["<lora:foo__bar:1> x", "<lora:foo__bar:1> y"]),
+        ("<lora:__warm__:1>", ["<lora:red:1>", "<lora:orange:1>"]),
+        ("<lora:foo__bar:1>", ["<lora:foo__bar:1>"]),
+        ("a __soft__ cat", ["a gray # soft cat"]),
         (f"{FOREIGN} {{m|n}} {FOREIGN}", [f"{FOREIGN} m {FOREIGN}", f"{FOREIGN} n {FOREIGN}"]),
         (f"{{{FOREIGN}|m}}", [FOREIGN, "m"]),
         ("a} {b|c}", ["a} b", "a} c"]),
@@ -80,7 +104,21 @@ def test_there_are_never_many_more_than_asked_for():
         ("{" * 300 + "}" * 300, "is nested too deeply, or has too many variants"),
         ("__animals__", "there is no wildcard 'animals'; did you mean 'animal'? (looked for in the test)"),
         ("{a|b|__nothing__}", "there is no wildcard 'nothing' (looked for in the test)"),
-        ("__empty__", "there is no wildcard 'empty'"),
+        ("__empty__", "the wildcard 'empty' has no values"),
+        (
+            "__worse__",
+            "wildcard 'worse': '{a' cannot be read from '{a' on; is it closed?; wildcard 'worse': '{c' "
+            "cannot be read from '{c' on; is it closed?; there is no wildcard 'nope'",
+        ),
+        (
+            "__nope1__ and __nope2__",
+            "there is no wildcard 'nope1' (looked for in the test); there is no wildcard "
+            "'nope2' (looked for in the test)",
+        ),
+        ("__say(c=__nope__)__", "there is no wildcard 'nope'"),
+        ("__colours/{warm|nope}__", "there is no wildcard 'colours/nope'"),
+        ("# {a|b}", "'# {a|b}' is nothing but a comment: lines that begin with # are left out"),
+        ("{a|b}" * 2001, "has more than 2000 braces, which are too many"),
         ("__../x__", "there is no wildcard '../x'"),
         ("__bad__", "wildcard 'bad': '{a' cannot be read from '{a' on"),
         ("__one__", "the wildcard 'one' leads back to itself: one → two → one"),
@@ -124,12 +162,59 @@ def test_choices_follow_weights():
 
 
 @pytest.mark.parametrize(
-    "text", ["a {b", "__nothing__", "{a|b|__nothing__}", "${v}", "__one__", "{0::a|0::b}"]
+    "text",
+    [
+        "a {b",
+        "__nothing__",
+        "{a|b|__nothing__}",
+        "${v}",
+        "__one__",
+        "{0::a|0::b}",
+        "# {a|b}",
+        "__say(c=__nope__)__",
+        "${a={x}{x}}"
+        + "".join(f"${{{b}=${{{a}}}${{{a}}}}}" for a, b in pairwise(LETTERS))
+        + f"${{{LETTERS[-1]}}}",
+    ],
 )
 def test_what_cannot_be_chosen_from(text, capfd):
     with pytest.raises(BadDynamic):
         READER.choice(text, "1")
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_drawn_from_a_wildcard_does_not_stand_twice():
+    drawn = [READER.choice("{2$$__weighed__}", str(seed)).split(",") for seed in range(200)]
+    assert all(len(set(words)) == 2 for words in drawn)
+    assert sum("p" in words for words in drawn) > 120
+    assert any("r" in words for words in drawn)  # for all its weight below 1
+    assert {READER.choice("{2$$a|a}", str(seed)) for seed in range(9)} == {"a"}
+
+
+def test_an_empty_text_can_be_drawn():
+    assert READER.choice("a__blank__", "1") == "a"
+    assert READER.variants("a__blank__") == ["a"]
+
+
+def test_plain_values_are_not_parsed(monkeypatch):
+    for module in ("dynamic", "variants"):
+        monkeypatch.setattr(f"farm.prompts.{module}.parse", parsed := MagicMock(side_effect=parse))
+        reader = DynamicPrompts(
+            Wildcards({"w": tuple(f"w{i} {{a|b}} __x__" for i in range(2000)), "x": ("y",)})
+        )
+        reader.check("__w__")
+        assert len(reader.variants("__x__ __x__")) == 1
+        assert parsed.call_count <= 2
+
+
+@given(st.text(st.sampled_from("{}|_ab, -/.'"), max_size=30))
+def test_values_that_are_taken_for_simple_can_be_read(text):
+    wildcards = Wildcards({"w": (text,), "a": ("x",), "b": ("y",), "ab": ("z",)}, "the test")
+    try:
+        DynamicPrompts(wildcards).check("__w__")
+    except BadDynamic:
+        return
+    DynamicPrompts(wildcards)._read(text) if is_dynamic(text) else None
 
 
 def test_a_long_text_can_be_chosen_from():

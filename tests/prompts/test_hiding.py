@@ -26,12 +26,11 @@ def test_what_means_something_to_the_library_is_kept(text, kept):
 
 def test_signs_and_comments_are_taken_away():
     assert hidden("{~a|b} __@c__ {\n!d}") == "{a|b} __c__ {\nd}"
-    assert shown(hidden("# why\na cat #1\n  // no\nb # c\nhttp://x")) == "a cat #1\nb \nhttp://x"
+    assert shown(hidden("# why\na cat #1\n  # no\nb # c // d")) == "a cat #1\nb # c // d"
 
 
 @given(st.text(st.sampled_from("[]|()<>:0.5 ab,$%/\\&\n")))
 def test_everything_else_comes_back(text):
-    text = text.replace("//", "")
     assert shown(hidden(text)) == text
 
 
