@@ -81,6 +81,7 @@ class Mistakes:
 
     def __init__(self) -> None:
         self._found: set[tuple[Place, str]] = set()
+        self._warnings: set[tuple[Place, str]] = set()
 
     def __len__(self) -> int:
         return len(self._found)
@@ -88,6 +89,14 @@ class Mistakes:
     def add(self, place: Place, what: str) -> None:
         """Note one mistake."""
         self._found.add((place, what))
+
+    def warn(self, place: Place, what: str) -> None:
+        """Note what is no mistake, but looks like one."""
+        self._warnings.add((place, what))
+
+    def warnings(self) -> tuple[str, ...]:
+        """A line for each that was noted, in the order of the file."""
+        return tuple(f"{place}: warning: {what}" for place, what in sorted(self._warnings))
 
     @contextmanager
     def caught(self, place: Place, name: str = "") -> Iterator[None]:
@@ -121,6 +130,8 @@ def read_text(path: Path) -> str:
         raise _refused(path, f"cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise _refused(path, "is not UTF-8 text") from error
+    except ValueError as error:  # a name with a NUL in it
+        raise _refused(path, f"cannot be read: {error}") from error
     if len(content) > MAX_BYTES:
         raise _refused(path, f"is larger than {MAX_BYTES // 1024} KiB")
     return text

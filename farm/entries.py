@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from farm.axes import Axis, AxisValue
 from farm.document import Items, Place, Text, Written
 from farm.kinds import Reading
+from farm.settings import quotes_hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +27,23 @@ def texts_in(name: str, written: Written, reading: Reading) -> list[Text]:
     entries = entries_in(name, written, reading)
     for entry in entries:
         if not isinstance(entry, Text):
-            reading.mistakes.add(entry.place, f"{name}: only plain values are allowed here")
+            what = f"{name}: only plain values are allowed here{quotes_hint(name, entry)}"
+            reading.mistakes.add(entry.place, what)
     return [entry for entry in entries if isinstance(entry, Text)]
 
 
-def entries_in(name: str, written: Written, reading: Reading) -> list[Written]:
+def listed(written: Written) -> list[Written]:
     """A list's entries, or a lone value as the only one."""
-    entries = list(written) if isinstance(written, Items) else [written]
+    return list(written) if isinstance(written, Items) else [written]
+
+
+def entries_in(name: str, written: Written, reading: Reading) -> list[Written]:
+    """As `listed`, without lists among them; these, and a list without entries, are mistakes."""
+    entries = listed(written)
     if not entries:
         reading.mistakes.add(written.place, f"{name}: the list is empty")
     for entry in entries:
         if isinstance(entry, Items):
-            reading.mistakes.add(entry.place, f"{name}: a list inside a list is not allowed")
+            what = f"{name}: a list inside a list is not allowed{quotes_hint(name, entry)}"
+            reading.mistakes.add(entry.place, what)
     return [entry for entry in entries if not isinstance(entry, Items)]

@@ -1,21 +1,20 @@
 """What a job's file leaves to be written out: lines of files, dynamic prompts that become axes.
 
 It is written into the job's tree, so that whoever reads on sees lists of texts, and so that the job as it was
-run says everything itself; what it still uses of files is defined there.
+run says everything itself; what it still uses of files is put there by `farm.definitions`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from math import prod
 from pathlib import Path
 
-from farm.axes import Axis
-from farm.document import Items, Mistakes, Place, Table, Text, Written
-from farm.prompt_sources import AXIS, CHOICE, STYLE_TEXTS, Sources, is_lines, read_lines
+from farm.document import Items, Mistakes, Table, Text, Written
+from farm.entries import listed
+from farm.prompt_sources import AXIS, Sources, is_lines, read_lines
 from farm.prompts.differing import differing
 from farm.prompts.dynamic import MOST, DynamicPrompts
 from farm.prompts.hiding import is_dynamic
-from farm.prompts.styles import Style
 from farm.prompts.wildcards import BadDynamic
 from farm.settings import PROMPTS
 
@@ -38,79 +37,6 @@ def write_out(tree: Table, sources: Sources, folder: Path, mistakes: Mistakes) -
     return lined or multiplied
 
 
-def define(tree: Table, sources: Sources, axes: Sequence[Axis], styles: Sequence[Style]) -> bool:
-    """Define in a job's tree what it uses of files: styles, and wildcards that cells draw from.
-
-    Args:
-        tree: of the job, written out; it is changed.
-        sources: of its prompts.
-        axes: of the job.
-        styles: that the job has at its top.
-
-    Returns:
-        Whether there was anything.
-    """
-    on_axes = [axis for axis in axes if axis.name == "styles"]
-    used = [*styles, *(style for axis in on_axes for value in axis.values for style in value.styles)]
-    styled = _define_styles(tree, on_axes, {style.name: style for style in used})
-    if sources.dynamic != CHOICE:
-        return styled
-    texts = [*_texts(tree), *(text for style in used for text in (style.prompt, style.negative_prompt))]
-    searched = {pair[0] for axis in axes for value in axis.values for pair in value.replaces}
-    wildcards = sources.wildcards.reachable(texts, searched).values
-    if set(wildcards) <= set(_table(tree, "define_wildcards")):
-        return styled
-    _put(tree, "define_wildcards", {name: _items(tree.place, each) for name, each in wildcards.items()})
-    return True
-
-
-def _define_styles(tree: Table, on_axes: Sequence[Axis], used: Mapping[str, Style]) -> bool:
-    sweep = _table(tree, "sweep")
-    titles = [value.title for axis in on_axes for value in axis.values]
-    if set(used) <= set(_table(tree, "define_styles")) and titles == _entries(
-        sweep.get(Text("styles"), Items())
-    ):
-        return False
-    if on_axes:
-        sweep[Text("styles")] = _items(tree.place, titles)
-    _put(tree, "define_styles", {name: _style_table(tree.place, style) for name, style in used.items()})
-    return True
-
-
-def _style_table(place: Place, style: Style) -> Table:
-    table = Table()
-    table.place = place
-    for name in STYLE_TEXTS:
-        table[Text.at(place, name)] = Text.at(place, getattr(style, name))
-    return table
-
-
-def _items(place: Place, texts: Iterable[str]) -> Items:
-    items = Items(Text.at(place, text) for text in texts)
-    items.place = place
-    return items
-
-
-def _put(tree: Table, key: str, values: Mapping[str, Written]) -> None:
-    table = Table({Text.at(tree.place, name): value for name, value in values.items()})
-    table.place = tree.place
-    tree[Text.at(tree.place, key)] = table
-
-
-def _table(tree: Table, key: str) -> Table:
-    found = tree.get(Text(key))
-    return found if isinstance(found, Table) else Table()
-
-
-def _texts(written: Written) -> Iterator[str]:
-    if isinstance(written, Table):
-        yield from (text for value in written.values() for text in _texts(value))
-    elif isinstance(written, Items):
-        yield from (text for value in written for text in _texts(value))
-    else:
-        yield str(written)
-
-
 def _lined(sweep: Table, folder: Path, mistakes: Mistakes) -> bool:
     """Put the lines of files where `lines` stands; whether there is any."""
     zipped = sweep.get(Text("zip"))
@@ -118,11 +44,11 @@ def _lined(sweep: Table, folder: Path, mistakes: Mistakes) -> bool:
     found = False
     for table in (table for table in tables if isinstance(table, Table)):
         for key, written in table.items():
-            if key not in PROMPTS or not any(map(is_lines, _entries(written))):
+            if key not in PROMPTS or not any(map(is_lines, listed(written))):
                 continue
             items = Items()
             items.place = written.place
-            for entry in _entries(written):
+            for entry in listed(written):
                 items += _lines(entry, folder, mistakes) if is_lines(entry) else [entry]
             table[key] = items or _left(written)
             found = True
@@ -131,19 +57,15 @@ def _lined(sweep: Table, folder: Path, mistakes: Mistakes) -> bool:
 
 def _left(written: Written) -> Written:
     """One of the files without a line, which stands for an axis in which nothing is right."""
-    return next(entry for entry in _entries(written) if is_lines(entry))
+    return next(entry for entry in listed(written) if is_lines(entry))
 
 
 def _lines(written: Written, folder: Path, mistakes: Mistakes) -> list[Text]:
-    for name in written.values() if isinstance(written, Table) else ():
-        if isinstance(name, Text):
-            return read_lines(name, folder, mistakes)
-        mistakes.add(name.place, "lines: the name of a file is wanted")
+    [name] = written.values() if isinstance(written, Table) else [written]
+    if isinstance(name, Text):
+        return read_lines(name, folder, mistakes)
+    mistakes.add(name.place, "lines: the name of a file is wanted")
     return []
-
-
-def _entries(written: Written) -> list[Written]:
-    return list(written) if isinstance(written, Items) else [written]
 
 
 class _Multiplying:
@@ -155,6 +77,7 @@ class _Multiplying:
         self._reader = DynamicPrompts(sources.wildcards)
         self._mistakes = mistakes
         self._found = False
+        self._became: dict[tuple[str, str], list[Text]] = {}
 
     def done(self) -> bool:
         """Do it; whether there was any."""
@@ -165,6 +88,8 @@ class _Multiplying:
             text = self._tree.get(Text(name))
             if isinstance(text, Text) and is_dynamic(text):
                 self._base(name, text)
+        for rule in listed(self._tree.get(Text("skip"), Items())):
+            self._reword(rule)
         if self._found:
             for key in ("dynamic_prompts", "max_prompts", "define_wildcards"):
                 self._tree.pop(Text(key), None)
@@ -176,14 +101,28 @@ class _Multiplying:
                 for searched, puts in written.items():
                     written[searched] = self._listed(f"replace {searched}", puts)
             elif key == "zip":
-                for table in _entries(written):
+                for table in listed(written):
                     self._refuse_zipped(table)
             elif key in PROMPTS or isinstance(written, Items):
                 sweep[key] = self._listed(key, written)
 
+    def _reword(self, rule: Written) -> None:
+        """In a rule that drops combinations, put what a text or title became in its place."""
+        if not isinstance(rule, Table):
+            return
+        for key, written in rule.items():
+            reworded = Items(each for entry in listed(written) for each in self._now(key, entry))
+            reworded.place = written.place
+            if reworded != listed(written):
+                rule[key] = reworded
+
+    def _now(self, name: str, entry: Written) -> Sequence[Written]:
+        found = self._became.get((str(name), entry.strip())) if isinstance(entry, Text) else None
+        return found or [entry]
+
     def _refuse_zipped(self, table: Written) -> None:
         for key, written in table.items() if isinstance(table, Table) else ():
-            for text in _entries(written) if key in PROMPTS else ():
+            for text in listed(written) if key in PROMPTS else ():
                 if isinstance(text, Text) and is_dynamic(text):
                     what = "what has variants cannot be zipped; `dynamic_prompts: choice` draws one for each"
                     self._mistakes.add(text.place, f"zip: {key}: {what} picture")
@@ -200,8 +139,9 @@ class _Multiplying:
             sweep = Table()
             sweep.place = place
             self._tree[Text.at(place, "sweep")] = sweep
-        if name in sweep:
-            what = f"it has variants, which become an axis, but sweep has {name} already"
+        if other := _setter_of(name, sweep):
+            setter = "sweep has" if other == name else f"the axis {other!r} sets"
+            what = f"it has variants, which become an axis, but {setter} {name} already"
             self._mistakes.add(text.place, f"{name}: {what}")
             return
         del self._tree[Text(name)]
@@ -211,9 +151,9 @@ class _Multiplying:
         """What stands for a value or a list of values, every dynamic prompt in it multiplied out."""
         items = Items()
         items.place = written.place
-        for entry in _entries(written):
+        for entry in listed(written):
             items += self._each(name, entry, MOST + 1 - min(len(items), MOST))
-        if len(items) > self._most and items != _entries(written):
+        if len(items) > self._most and items != listed(written):
             self._mistakes.add(written.place, f"{name}: {self._too_many(len(items))}")
             del items[self._most :]
         return items if len(items) > 1 or isinstance(written, Items) else items[0]
@@ -231,7 +171,9 @@ class _Multiplying:
 
     def _each(self, name: str, entry: Written, most: int) -> Sequence[Written]:
         if isinstance(entry, Text) and is_dynamic(entry) and (name in PROMPTS or name.startswith("replace ")):
-            return [Text.at(entry.place, text) for text in self._variants(name, entry, most)]
+            texts = [Text.at(entry.place, text) for text in self._variants(name, entry, most)]
+            self._became[name, entry.strip()] = texts
+            return texts
         if isinstance(entry, Table):
             return list(self._tables(name, entry, most))
         return [entry]
@@ -241,7 +183,8 @@ class _Multiplying:
         try:
             return self._reader.variants(text, most)
         except BadDynamic as error:
-            self._mistakes.add(text.place, f"{name}: {error}")
+            for what in error.faults:
+                self._mistakes.add(text.place, f"{name}: {what}")
             return [str(text)]
 
     def _tables(self, name: str, table: Table, most: int) -> Iterator[Table]:
@@ -258,10 +201,21 @@ class _Multiplying:
             made = Table(table)
             made.place = table.place
             made.update({key: Text.at(key.place, text) for key, text in zip(columns, row, strict=True)})
-            if len(rows) > 1:
-                made.update({key: _retitled(old, told) for key, old in table.items() if key == "title"})
+            title = table.get(Text("title"))
+            if len(rows) > 1 and isinstance(title, Text):
+                retitled = Text.at(title.place, f"{title}: {told}")
+                made.update({key: retitled for key in table if key == "title"})
+                self._became.setdefault((name, title.strip()), []).append(retitled)
             yield made
 
 
-def _retitled(title: Written, told: str) -> Written:
-    return Text.at(title.place, f"{title}: {told}") if isinstance(title, Text) else title
+def _setter_of(name: str, sweep: Table) -> str | None:
+    """The axis that sets a setting already."""
+    for key, written in sweep.items():
+        if key == name or key != "replace" and _sets(name, written):
+            return str(key)
+    return None
+
+
+def _sets(name: str, written: Written) -> bool:
+    return any(isinstance(entry, Table) and name in entry for entry in listed(written))

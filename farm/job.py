@@ -9,6 +9,7 @@ from typing import Any
 
 from farm.axes import Axis, AxisValue
 from farm.cell import DEFAULTS, PluginUse, SettingValue
+from farm.definitions import define
 from farm.document import (
     AFTER_FILE,
     MAX_BYTES,
@@ -23,13 +24,13 @@ from farm.document import (
 )
 from farm.entries import Swept
 from farm.errors import BadInput, Problem
-from farm.expansion import define, write_out
+from farm.expansion import write_out
 from farm.jobfile import check_shape, job_schema, list_at, table_at
 from farm.kinds import Names, Reading, Seeds
 from farm.layout import Layout, read_layout
 from farm.overrides import job_text, override
 from farm.prompt_axes import read_styles
-from farm.prompt_checks import check_styles, check_texts
+from farm.prompt_checks import check_choices, check_styles, check_texts
 from farm.prompt_sources import CHOICE, read_sources
 from farm.prompts.styles import Style
 from farm.prompts.wildcards import Wildcards
@@ -80,9 +81,10 @@ class Job:
         job_yaml: a job file that gives the same cells: the file as it is, unless options, the job's name,
             drawn seeds or what comes from other files have to be written in.
         samplers: that it can name: the built-in ones and those of its plugins.
-        places: where the settings that are given stand, by name.
+        places: where the settings that are given stand, by name, and the axis `order`.
         styles: that all its prompts have around them, one after the other.
         wildcards: that dynamic prompts can use from which each cell draws its own; None if it draws nothing.
+        warnings: what is no mistake, but looks like one, with its place.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Job:
     places: Mapping[str, Place] = field(default_factory=dict, compare=False)
     styles: tuple[Style, ...] = ()
     wildcards: Wildcards | None = field(default=None, compare=False)
+    warnings: tuple[str, ...] = field(default=(), compare=False)
 
 
 def load_job(
@@ -130,13 +133,14 @@ def load_job(
     reading = replace(unseeded, seeds=Seeds(drawn or written_seeds), styles=sources.styles)
     name = _name(tree, path, mistakes)
     base = _base(tree, reading)
-    styles = read_styles(tree.get(Text("styles"), Text.at(tree.place, "")), reading)
+    styles = read_styles("styles", tree.get(Text("styles"), Text.at(tree.place, "")), reading)
     swept = _axes(tree, base, reading)
     axes = tuple(entry.axis for entry in swept)
     places = _places(tree, swept)
     _check_base(tree, base, axes, mistakes)
     _check_alternatives(places, mistakes)
     check_styles(sources, styles, axes, mistakes)
+    check_choices(tree, sources, axes, mistakes)
     skips = read_skips(list_at(tree, "skip"), axes, reading)
     layout = read_layout(table_at(tree, "sheet"), axes, reading)
     mistakes.raise_any()
@@ -145,7 +149,7 @@ def load_job(
         text = _text_as_run(tree, name, reading)
     wildcards = sources.wildcards if sources.dynamic == CHOICE else None
     read = (name, base, axes, skips, layout, plugins, reading.seeds.drawn, text, samplers, places)
-    return Job(*read, styles, wildcards)
+    return Job(*read, styles, wildcards, mistakes.warnings())
 
 
 def _text_as_run(tree: Table, name: str, reading: Reading) -> str:
@@ -233,7 +237,7 @@ def _seeds_axis(tree: Table, first: int, reading: Reading) -> list[Swept]:
 
 def _check_base(tree: Table, base: Mapping[str, Any], axes: Sequence[Axis], mistakes: Mistakes) -> None:
     """Note settings that are given nowhere, and options that an axis would undo."""
-    wrong = {axis.name for axis in axes if not axis.values}
+    wrong = {name for axis in axes if not axis.values for name in axis.name.split(" + ")}
     for name in SETTINGS:
         setter = next((axis for axis in axes if name in settings_of(axis)), None)
         given = next((value for key, value in tree.items() if key == name), None)
@@ -247,9 +251,10 @@ def _check_base(tree: Table, base: Mapping[str, Any], axes: Sequence[Axis], mist
 
 
 def _places(tree: Table, swept: Sequence[Swept]) -> dict[str, Place]:
-    """Where each setting that is given stands: on its axis, or else at the top."""
+    """Where each setting that is given stands: on its axis, or else at the top; and the axis `order`."""
     top = {str(key): key.place for key in tree if key in SETTINGS}
-    return top | {name: entry.place for entry in swept for name in settings_of(entry.axis)}
+    orders = {entry.axis.name: entry.place for entry in swept if entry.axis.name == "order"}
+    return top | orders | {name: entry.place for entry in swept for name in settings_of(entry.axis)}
 
 
 def _check_alternatives(places: Mapping[str, Place], mistakes: Mistakes) -> None:

@@ -24,10 +24,11 @@ from farm.sampling import AUTOMATIC
 from farm.settings import NEEDED, PROMPTS, SETTINGS
 
 _SCALARS = ["string", "number", "boolean"]
-_TEXT = {"type": "string"}
+_TEXT: dict[str, Any] = {"type": "string"}
+_NAMES = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}
 _TITLED = {
     "type": "object",
-    "properties": {"title": _TEXT} | {name: row.schema() for name, row in SETTINGS.items()},
+    "properties": {"title": _TEXT, "styles": _NAMES} | {name: row.schema() for name, row in SETTINGS.items()},
     "required": ["title"],
     "minProperties": 2,
     "additionalProperties": False,
@@ -58,10 +59,9 @@ def _axis(name: str, value: dict[str, Any], *more: dict[str, Any]) -> dict[str, 
     return {"anyOf": [*_several(value, *more, _LINES_REFERENCE)["anyOf"], _LINES_REFERENCE]}
 
 
-_NAMES = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}
 _ZIP = {
     "type": "object",
-    "properties": {name: _axis(name, row.schema()) for name, row in SETTINGS.items()},
+    "properties": {name: _axis(name, row.schema()) for name, row in SETTINGS.items()} | {"styles": _NAMES},
     "additionalProperties": False,
 }
 _SWEEP = {
@@ -150,6 +150,9 @@ class _Frame(_Strict):
     )
     define_wildcards: Annotated[dict[str, Any], _schema({"additionalProperties": _WILDCARD})] = Field(
         {}, description="Wildcards of this job, beside the files under wildcards: names with lists of texts."
+    )
+    wildcard_files: Annotated[Any, _schema({"type": "boolean", "default": True})] = Field(
+        None, description="Whether wildcards are looked for in files, too; false in jobs written by farm."
     )
     skip: Annotated[list[Any], _schema({"type": "array", "items": {"additionalProperties": _CONDITION}})] = (
         Field([], description="Rules; a combination for which all conditions of one hold is left out.")

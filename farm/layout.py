@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from farm.axes import Axis
-from farm.document import Items, Table, Text
+from farm.document import Table, Text
+from farm.entries import listed
 from farm.kinds import Reading, nearest
 
 
@@ -38,7 +39,7 @@ def read_layout(sheet: Table, axes: Sequence[Axis], reading: Reading) -> Layout:
     for place, written in sheet.items():
         if place not in _PLACES:
             continue
-        for text in written if isinstance(written, Items) else [written]:
+        for text in listed(written):
             if not isinstance(text, Text) or not text:
                 continue
             if _placed(str(place), text, names, reading):

@@ -12,7 +12,7 @@ from farm.document import AFTER_FILE, PLAIN_TAG, Items, Mistakes, Place, Table, 
 from farm.kinds import Choice, Number, Reading, Seeds, nearest
 from farm.settings import SETTINGS, read_values
 
-_OTHERS = ("name", "seeds", "styles", "dynamic_prompts", "max_prompts")
+_OTHERS = ("name", "seeds", "styles", "order", "dynamic_prompts", "max_prompts")
 
 
 def override(tree: Table, options: Sequence[str], reading: Reading) -> None:
@@ -95,7 +95,7 @@ def _renamed(axis: Written, other: Text, name: Text) -> Written:
 
 def _is_several(name: str, value: Text, reading: Reading) -> bool:
     if name not in SETTINGS:
-        return False
+        return name == "order"  # which is an axis always
     return len(read_values(name, [value], replace(reading, seeds=Seeds(), mistakes=Mistakes()))) > 1
 
 

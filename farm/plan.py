@@ -32,6 +32,7 @@ class Plan:
         samplers: that the job can name.
         asked: what the job says at its top and no axis sets, by the names of `farm.settings.SETTINGS`.
         by_evaluations: whether it is the evaluations of the model that the job says, and not the steps.
+        warnings: what is no mistake, but looks like one, with its place.
         places: where the settings that the job gives stand, by name.
         notes: what somebody who asked for it should know: settings that do not matter to some cells.
     """
@@ -46,6 +47,7 @@ class Plan:
     places: Mapping[str, Place] = field(default_factory=dict)
     asked: Mapping[str, SettingValue] = field(default_factory=dict)
     by_evaluations: bool = False
+    warnings: tuple[str, ...] = ()
 
     def keyed(self, model_hashes: Mapping[str, str]) -> "Plan":
         """This plan with final keys, given the SHA-256 of each checkpoint by its name."""
@@ -110,6 +112,7 @@ def compile_job(job: Job) -> Plan:
         job.places,
         _said_at_the_top(job),
         by_evaluations="evaluations" in job.places,
+        warnings=(*job.warnings, *remarks.warnings()),
     )
 
 
@@ -132,10 +135,10 @@ def _cells(job: Job, remarks: Remarks) -> Iterator[Cell]:
         try:
             asked = completed(_asked(job.base, values, wording), job.samplers)
         except BadWording as mistake:
-            remarks.wrong(mistake.setting, str(mistake))
+            remarks.wrong(mistake.faults)
             continue
         titles = {name: value.title for name, value in zip(names, values)} if job.skips else {}
-        if any(skip.drops(asked, titles) for skip in job.skips):
+        if remarks.skipped(asked, titles):
             continue
         if remarks.contradicted(asked):
             continue
@@ -145,6 +148,7 @@ def _cells(job: Job, remarks: Remarks) -> Iterator[Cell]:
         count = evaluations(settings, job.samplers)
         shared = known.setdefault(settings, settings)
         yield Cell(number, coordinates, shared, job.plugins, evaluations=count)
+    remarks.lacking(wording.lacking)
 
 
 def _asked(base: Mapping[str, SettingValue], values: Sequence[AxisValue], wording: Wording) -> dict[str, Any]:

@@ -65,9 +65,20 @@ def styles_axis(key: Text, written: Written, reading: Reading) -> list[Swept]:
     return axis_at(key.place, str(key), values)
 
 
-def read_styles(written: Written, reading: Reading) -> tuple[Style, ...]:
-    """The styles of a list, one after the other; what is wrong is noted."""
-    joined = [_joined(text, reading) for text in _names("styles", written, reading)]
+def read_styles(name: str, written: Written, reading: Reading) -> tuple[Style, ...]:
+    """The styles of a list, one after the other; what is wrong is noted.
+
+    Args:
+        name: of what they stand in.
+        written: as written.
+        reading: what is known, and the place for mistakes.
+    """
+    texts = _names(name, written, reading)
+    for text in texts:
+        if text.casefold() == ALL and ALL not in reading.styles.named:
+            what = "all is each of them, one by one: an axis, which belongs under sweep as `styles: all`"
+            reading.mistakes.add(text.place, f"styles: {what}")
+    joined = [_joined(text, reading) for text in texts if text.casefold() != ALL]
     return tuple(style for styles in joined if styles for style in styles)
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from farm.document import Items, Mistakes, Place, Table, Text, Written, place_of, read_text
-from farm.errors import BadInput, quoted
+from farm.entries import listed
+from farm.errors import BadInput, Problem, quoted
 from farm.kinds import MAX_PROMPT_BYTES, nearest
 from farm.prompts.dynamic import MOST
 from farm.prompts.hiding import printable
@@ -23,9 +24,14 @@ LINES = "lines"
 ALL, NONE = "all", "none"
 """Instead of the names of styles."""
 
+WILDCARD_FILES = "wildcard_files"
+"""Says whether wildcards are looked for in files; a job that was written out has all of them itself."""
+
 STYLES_FILE = "styles.csv"
 WILDCARDS_FOLDER = "wildcards"
 STYLE_TEXTS = ("prompt", "negative_prompt")
+
+_Odd = tuple[Place, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,9 @@ class Sources:
         styles: that there are.
         wildcards: that there are.
         styles_place: where the job names styles.
+        defined: the names of styles that the job itself defines.
+        oddities: of styles in `styles.csv`: where, which, and what is odd.
+        wildcard_files: whether wildcards are looked for in files.
     """
 
     dynamic: str
@@ -45,6 +54,9 @@ class Sources:
     styles: Styles
     wildcards: Wildcards
     styles_place: Place
+    defined: frozenset[str] = frozenset()
+    oddities: tuple[_Odd, ...] = ()
+    wildcard_files: bool = True
 
 
 def read_sources(tree: Table, folders: Sequence[Path], mistakes: Mistakes) -> Sources:
@@ -58,10 +70,28 @@ def read_sources(tree: Table, folders: Sequence[Path], mistakes: Mistakes) -> So
     dynamic = _mode(tree, mistakes)
     sweep = tree.get(Text("sweep"))
     place = place_of(tree, ("styles",) if Text("styles") in tree else ("sweep", "styles"))
-    styled = Text("styles") in tree or (isinstance(sweep, Table) and Text("styles") in sweep)
-    styles = _styles(tree, folders if styled else [], mistakes)
-    wildcards = _wildcards(tree, folders, mistakes) if dynamic != OFF else Wildcards()
-    return Sources(dynamic, _most(tree, mistakes), styles, wildcards, place)
+    styled = Text("styles") in tree or (isinstance(sweep, Table) and _names_styles(sweep))
+    defined = _defined_styles(tree, mistakes)
+    styles, odd = _styles(folders if styled else [], defined)
+    files = _uses_files(tree, mistakes)
+    wildcards = _wildcards(tree, folders if files and dynamic != OFF else [], mistakes)
+    names = frozenset(style.name for style in defined)
+    return Sources(dynamic, _most(tree, mistakes), styles, wildcards, place, names, tuple(odd), files)
+
+
+def _uses_files(tree: Table, mistakes: Mistakes) -> bool:
+    written = tree.get(Text(WILDCARD_FILES), Text())
+    if isinstance(written, Text) and written.casefold() in ("", "true", "false"):
+        return written.casefold() != "false"
+    mistakes.add(written.place, f"{WILDCARD_FILES}: true or false is wanted")
+    return True
+
+
+def _names_styles(written: Written) -> bool:
+    """Whether styles are named anywhere in it: on an axis of their own, in a titled value, under zip."""
+    if isinstance(written, Table):
+        return Text("styles") in written or any(map(_names_styles, written.values()))
+    return isinstance(written, Items) and any(map(_names_styles, written))
 
 
 def is_lines(written: Written) -> bool:
@@ -79,7 +109,7 @@ def read_lines(written: Text, folder: Path, mistakes: Mistakes) -> list[Text]:
     """
     path = folder / written
     try:
-        lines = re.split(r"\r\n?|\n", printable(read_text(path))) if written else []
+        lines = re.split(r"\r\n?|\n", printable(_read_regular(path))) if written else []
     except BadInput as error:
         for problem in error.problems:
             mistakes.add(written.place, f"lines: {problem}")
@@ -95,12 +125,27 @@ def read_lines(written: Text, folder: Path, mistakes: Mistakes) -> list[Text]:
     return found
 
 
+def _read_regular(path: Path) -> str:
+    """The text of a file, but not of a pipe or a device, which may never end.
+
+    Raises:
+        BadInput: if it is none, or cannot be read.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise BadInput([Problem(str(path), "is not a regular file")])
+    return read_text(path)
+
+
 def _mode(tree: Table, mistakes: Mistakes) -> str:
     written = tree.get(Text("dynamic_prompts"), Text())
-    if not isinstance(written, Text) or written.casefold() in ("", "false", "no"):
-        return OFF  # what is no text is noted as such elsewhere
+    allowed = f"{', '.join(MODES[:-1])} or {MODES[-1]}"
+    if not isinstance(written, Text):
+        mistakes.add(written.place, f"dynamic_prompts: one word is wanted; {allowed}")
+        return OFF
+    if written.casefold() in ("", "false", "no"):
+        return OFF
     if written.casefold() not in MODES:
-        what = f"{quoted(written)} is not allowed; {', '.join(MODES[:-1])} or {MODES[-1]}"
+        what = f"{quoted(written)} is not allowed; {allowed}"
         mistakes.add(written.place, f"dynamic_prompts: {what}{nearest(written, MODES)}")
         return OFF
     return written.casefold()
@@ -108,30 +153,34 @@ def _mode(tree: Table, mistakes: Mistakes) -> str:
 
 def _most(tree: Table, mistakes: Mistakes) -> int:
     written = tree.get(Text("max_prompts"), Text())
+    allowed = f"a whole number from 1 to {MOST}"
+    if not isinstance(written, Text):
+        mistakes.add(written.place, f"max_prompts: {allowed} is wanted")
     if not isinstance(written, Text) or not written:
         return MAX_PROMPTS
     number = int(written[:6]) if written.isascii() and written.isdigit() else 0
     if not 1 <= number <= MOST:
-        mistakes.add(written.place, f"max_prompts: {written} is not allowed; a whole number from 1 to {MOST}")
+        mistakes.add(written.place, f"max_prompts: {written} is not allowed; {allowed}")
         return MOST
     return number
 
 
-def _styles(tree: Table, folders: Iterable[Path], mistakes: Mistakes) -> Styles:
+def _styles(folders: Iterable[Path], defined: Sequence[Style]) -> tuple[Styles, list[_Odd]]:
+    """The styles that a job can name, and what is odd about those of a file."""
     path = next((folder / STYLES_FILE for folder in folders if (folder / STYLES_FILE).is_file()), None)
     files = str(path or f"{STYLES_FILE} beside the job or in the folder of the command")
     found: list[Style] = []
+    odd: list[_Odd] = []
     if path is not None:
         try:
-            found = [
-                style for style in parse_styles(printable(read_text(path))) if not _is_reserved(style.name)
-            ]
+            found, oddities = parse_styles(printable(_read_regular(path)))
+            odd = [(Place(line, str(path)), name, what) for name, line, what in oddities]
         except BadInput as error:
             files = str(error)
         except BadStyles as error:
             files = f"{path}, which {error}"
-    named = {style.name: style for style in (*found, *_defined_styles(tree, mistakes))}
-    return Styles(named, f"styles are looked for under define_styles and in {files}")
+    named = {style.name: style for style in (*found, *defined) if not _is_reserved(style.name)}
+    return Styles(named, f"styles are looked for under define_styles and in {files}"), odd
 
 
 def _defined_styles(tree: Table, mistakes: Mistakes) -> list[Style]:
@@ -183,7 +232,7 @@ def _wildcards(tree: Table, folders: Iterable[Path], mistakes: Mistakes) -> Wild
 
 
 def _defined_values(name: Text, written: Written, mistakes: Mistakes) -> tuple[str, ...]:
-    entries = list(written) if isinstance(written, Items) else [written]
-    if not entries or not all(isinstance(entry, Text) for entry in entries):
+    entries = listed(written)
+    if not entries or not all(isinstance(entry, Text) and entry.tag != "null" for entry in entries):
         mistakes.add(name.place, f"define_wildcards: {quoted(name)}: a list of texts is wanted")
     return tuple(str(entry).strip() for entry in entries if isinstance(entry, Text))

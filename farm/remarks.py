@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from farm.cell import DEFAULTS
+from farm.cell import DEFAULTS, SettingValue
 from farm.document import Mistakes
+from farm.errors import quoted
 from farm.job import Job
 from farm.resolving import Ignored, contradictions
 
@@ -22,6 +23,8 @@ class Remarks:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._mistakes: dict[str, dict[str, None]] = {}
+        self._odd = Mistakes()
+        self._vain = set(range(len(job.skips)))
         self._idle: dict[str, dict[str, None]] = {}
 
     def contradicted(self, asked: Mapping[str, Any]) -> bool:
@@ -35,9 +38,26 @@ class Remarks:
             self._mistakes.setdefault(name, {})[what] = None
         return bool(found)
 
-    def wrong(self, name: str, what: str) -> None:
-        """Note what is wrong with a setting in a combination."""
-        self._mistakes.setdefault(name, {})[what] = None
+    def wrong(self, faults: Iterable[tuple[str, str]]) -> None:
+        """Note what is wrong with settings in a combination: pairs of a setting and words."""
+        for name, what in faults:
+            self._mistakes.setdefault(name, {})[what] = None
+
+    def skipped(self, asked: Mapping[str, SettingValue], titles: Mapping[str, str]) -> bool:
+        """Whether a rule of the job drops a combination; the arguments are those of `Condition.holds`."""
+        found = False
+        for index, rule in enumerate(self._job.skips):
+            if (not found or index in self._vain) and rule.drops(asked, titles):
+                self._vain.discard(index)
+                found = True
+        return found
+
+    def lacking(self, parts: Mapping[str, str]) -> None:
+        """Note parts that were to be put in order, each with a prompt that it is not in."""
+        place = self._job.places.get("order") or self._job.places["prompt"]
+        for part, text in parts.items():
+            what = f"order: {part!r} is not in {quoted(text)}, where nothing is put for it"
+            self._odd.warn(place, f"{what}: orders that differ in nothing else are the same picture")
 
     def ignored(self, asked: Mapping[str, Any], ignored: Iterable[Ignored]) -> None:
         """Note what was asked for in a combination although it does not matter there."""
@@ -62,6 +82,12 @@ class Remarks:
             for text in told:
                 mistakes.add(self._job.places.get(name) or self._job.places["prompt"], text)
         mistakes.raise_any()
+
+    def warnings(self) -> tuple[str, ...]:
+        """One line for each rule that drops nothing, and for what else looks like a mistake."""
+        for index in self._vain:
+            self._odd.warn(self._job.skips[index].place, "skip: this rule drops no combination")
+        return self._odd.warnings()
 
     def notes(self) -> tuple[str, ...]:
         """One line for each setting that does not matter to some of the cells."""

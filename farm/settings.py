@@ -138,6 +138,14 @@ NEEDED = tuple(name for name in SETTINGS if name not in DEFAULTS and name != "ev
 """Settings that have no default."""
 
 
+def quotes_hint(name: str, written: Written) -> str:
+    """Of a prompt that is a list or a mapping to YAML: how it would have been a text."""
+    if name not in PROMPTS or isinstance(written, Text):
+        return ""
+    sign = "[" if isinstance(written, Items) else "{"
+    return f"; a text that begins with {sign} stands in 'quotes'"
+
+
 def read_values(name: str, items: Sequence[Text], reading: Reading) -> list[Value]:
     """The values of a setting that a list of texts stands for; what is wrong is noted.
 
@@ -156,7 +164,7 @@ def read_values(name: str, items: Sequence[Text], reading: Reading) -> list[Valu
             values += setting.expand(parts, position, reading)
         if len(values) > MAX_VALUES:
             reading.mistakes.add(part.place, f"{name}: more than {MAX_VALUES} values are not allowed")
-            break
+            return values[:MAX_VALUES]
     return values
 
 
@@ -164,9 +172,8 @@ def read_value(name: str, item: Written, reading: Reading) -> Value | None:
     """The one value of a setting that a text stands for; None, and a noted mistake, if it is not one."""
     if not isinstance(item, Text):
         kind = "a list" if isinstance(item, Items) else "a mapping"
-        reading.mistakes.add(
-            item.place, f"{name}: {kind} is not allowed here; several values belong under sweep"
-        )
+        what = f"{name}: {kind} is not allowed here; several values belong under sweep"
+        reading.mistakes.add(item.place, what + quotes_hint(name, item))
         return None
     values = read_values(name, [item], reading)
     if len(values) > 1:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from farm.axes import Axis, BadValue, expand_item, interval, split_numbers
 from farm.cell import SettingValue
-from farm.document import Items, Place, Table, Text, Written
+from farm.document import Place, Table, Text, Written
+from farm.entries import listed
 from farm.errors import quoted
 from farm.kinds import Number, Reading, nearest
 from farm.settings import PROMPTS, SETTINGS, read_values
@@ -87,7 +88,7 @@ def read_skips(rules: Iterable[Written], axes: Sequence[Axis], reading: Reading)
 
 def _condition(key: Text, written: Written, axes: Mapping[str, Axis], reading: Reading) -> Condition:
     name = str(key)
-    entries = list(written) if isinstance(written, Items) else [written]
+    entries = listed(written)
     texts = [entry for entry in entries if isinstance(entry, Text)]
     if len(texts) != len(entries) or not texts:
         reading.mistakes.add(written.place, f"skip: {name}: a value or a list of values is wanted")

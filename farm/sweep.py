@@ -7,13 +7,13 @@ from itertools import groupby
 from farm.axes import MAX_VALUES, Axis, AxisValue
 from farm.cell import SettingValue
 from farm.document import Items, Table, Text, Written
-from farm.entries import Swept, axis_at, entries_in, texts_in
+from farm.entries import Swept, axis_at, entries_in, listed, texts_in
 from farm.errors import near_name, quoted
-from farm.kinds import Reading, Value, nearest
-from farm.prompt_axes import order_axis, replace_axes, styles_axis
+from farm.kinds import Reading, nearest
+from farm.prompt_axes import order_axis, read_styles, replace_axes, styles_axis
 from farm.prompt_sources import is_lines
 from farm.prompts.differing import differing
-from farm.settings import PROMPTS, SETTINGS, read_value, read_values
+from farm.settings import PROMPTS, SETTINGS, quotes_hint, read_value, read_values
 
 _SPECIAL = ("replace", "order", "styles", "zip")
 
@@ -64,7 +64,8 @@ def _setting_axis(key: Text, written: Written, reading: Reading) -> list[Swept]:
     if isinstance(written, Table):
         if key in PROMPTS and is_lines(written):  # of a file in which nothing is right
             return axis_at(key.place, str(key))
-        what = f"{key}: a mapping is not allowed; values such as {_EXAMPLES.get(key, '[a, b]')}"
+        hint = quotes_hint(key, written) or f"; values such as {_EXAMPLES.get(key, '[a, b]')}"
+        what = f"{key}: a mapping is not allowed{hint}"
         reading.mistakes.add(written.place, what)
         return axis_at(key.place, str(key))
     entries = entries_in(key, written, reading)
@@ -113,18 +114,21 @@ def _titled(tables: Iterable[Written], name: str, reading: Reading) -> list[Axis
             continue
         title = table.get("title")  # type: ignore[call-overload]
         if not isinstance(title, Text) or not title.strip():
-            reading.mistakes.add(table.place, f"{name}: a mapping needs a title and settings")
+            what = f"{name}: a mapping needs a title and settings{quotes_hint(name, table)}"
+            reading.mistakes.add(table.place, what)
         elif title.strip() in values:
             reading.mistakes.add(title.place, f"{name}: the title {quoted(title)} stands twice")
         else:
-            values[title.strip()] = AxisValue(title.strip(), _settings(table, name, reading))
+            styles = read_styles(name, table[Text("styles")], reading) if Text("styles") in table else ()
+            settings = _settings(table, name, reading)
+            values[title.strip()] = AxisValue(title.strip(), settings, styles=styles)
     return list(values.values())
 
 
 def _settings(table: Table, name: str, reading: Reading) -> Mapping[str, SettingValue]:
     settings: dict[str, SettingValue] = {}
     for key, written in table.items():
-        if key == "title":
+        if key in ("title", "styles"):
             continue
         if key not in SETTINGS:
             reading.mistakes.add(key.place, f"{name}: {key} is not a setting{nearest(key, SETTINGS)}")
@@ -136,9 +140,8 @@ def _settings(table: Table, name: str, reading: Reading) -> Mapping[str, Setting
 
 
 def _zip_axes(key: Text, written: Written, reading: Reading) -> list[Swept]:
-    tables = written if isinstance(written, Items) else [written]
     found: list[Swept] = []
-    for table in tables:
+    for table in listed(written):
         if isinstance(table, Table) and table:
             found += _zipped(table, reading)
         else:
@@ -149,10 +152,13 @@ def _zip_axes(key: Text, written: Written, reading: Reading) -> list[Swept]:
 
 def _zipped(table: Table, reading: Reading) -> list[Swept]:
     before = len(reading.mistakes)
-    columns = {}
+    columns: dict[str, Sequence[AxisValue]] = {}
     for key, written in table.items():
         if key in SETTINGS:
-            columns[str(key)] = read_values(key, texts_in(key, written, reading), reading)
+            values = read_values(key, texts_in(key, written, reading), reading)
+            columns[str(key)] = [AxisValue(title, {str(key): value}) for title, value in values]
+        elif key == "styles":
+            columns[str(key)] = styles_axis(key, written, reading)[0].axis.values
         else:
             reading.mistakes.add(key.place, f"zip: {key} is not a setting{nearest(key, SETTINGS)}")
     place, name = next(iter(table)).place, " + ".join(columns)
@@ -163,12 +169,13 @@ def _zipped(table: Table, reading: Reading) -> list[Swept]:
         reading.mistakes.add(place, f"zip: as many values are wanted for each setting; there are: {lengths}")
         return axis_at(place, name)
     rows = zip(*columns.values(), strict=True)
-    return axis_at(place, name, [_joined(tuple(columns), row) for row in rows])
+    return axis_at(place, name, [_joined(row) for row in rows])
 
 
-def _joined(names: tuple[str, ...], row: tuple[Value, ...]) -> AxisValue:
-    title = " + ".join(title for title, _ in row)
-    return AxisValue(title, dict(zip(names, (value for _, value in row), strict=True)))
+def _joined(row: Sequence[AxisValue]) -> AxisValue:
+    title = " + ".join(value.title for value in row)
+    settings = {name: setting for value in row for name, setting in value.settings.items()}
+    return AxisValue(title, settings, styles=tuple(style for value in row for style in value.styles))
 
 
 _SPECIAL_AXES: Mapping[str, Callable[[Text, Written, Reading], list[Swept]]] = {

@@ -1,5 +1,6 @@
 """Prompts as axes, from the job file to the cells."""
 
+import os
 from itertools import permutations
 from pathlib import Path
 
@@ -139,6 +140,49 @@ def test_parts_that_share_a_place_in_one_combination_only(mistakes):
     assert len(found) == 11
 
 
+def test_an_order_can_be_given_on_the_command_line(prompts):
+    assert prompts(HEAD + "prompt: b a\n", "order=a,b") == ["a b", "b a"]
+    assert prompts(HEAD + "prompt: c b a\nsweep: {order: [b, c]}\n", "order=a,b") == ["c a b", "c b a"]
+
+
+def test_parts_that_only_some_prompts_have_are_told(job):
+    made = compile_job(job(HEAD + "sweep:\n  prompt: [a cat with hat, a dog]\n  order: [cat, hat]\n"))
+    assert made.warnings == tuple(
+        f"job.yaml:5: warning: order: {part!r} is not in 'a dog', where nothing is put for it: orders that "
+        "differ in nothing else are the same picture"
+        for part in ("cat", "hat")
+    )
+    assert compile_job(job(CAT + "sweep: {order: [red hat, green eyes]}\n")).warnings == ()
+
+
+def test_rules_that_drop_nothing_are_told(job):
+    text = (
+        CAT + "sweep: {seed: [1, 2, 3]}\nskip:\n  - {seed: 1}\n  - {seed: [1, 2]}\n  - {prompt: a nice cat}\n"
+    )
+    assert compile_job(job(text)).warnings == ("job.yaml:8: warning: skip: this rule drops no combination",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prompt: [ginger|black]", "3: prompt: a list is not allowed here; several values belong "
+         "under sweep; a text "
+         "that begins with [ stands in 'quotes'"),
+        ("sweep: {prompt: [[ginger|black]]}", "3: prompt: a list inside a list is not allowed; a text that "
+         "begins with [ stands in 'quotes'"),
+        ("sweep: {prompt: [{red|blue}]}", "3: prompt: a mapping needs a title and settings; a text that "
+         "begins with { stands in 'quotes'"),
+        ("sweep: {prompt: {red|blue}}", "3: prompt: a mapping is not allowed; a text that begins with { "
+         "stands in 'quotes'"),
+        ("sweep: {zip: {prompt: [{red|blue}, a], seed: [1, 2]}}", "3: prompt: only plain values are allowed "
+         "here; a "
+         "text that begins with { stands in 'quotes'"),
+    ],
+)  # fmt: skip
+def test_texts_that_yaml_takes_for_its_own(mistakes, text, message):
+    assert mistakes(HEAD + text + "\n") == [f"job.yaml:{message}"]
+
+
 # ---- lines -----------------------------------------------------------------------------------------------
 
 
@@ -183,6 +227,29 @@ def test_lines_are_looked_for_beside_the_job(folder):
 def test_lines_can_be_zipped(prompts, folder):
     (folder / "p.txt").write_text("a hen\nan owl\n")
     assert prompts(HEAD + "sweep: {zip: {prompt: {lines: p.txt}, seed: [1, 2]}}\n") == ["a hen", "an owl"]
+
+
+def test_names_that_no_file_can_have_and_pipes_are_turned_away(mistakes, folder):
+    os.mkfifo(folder / "pipe")
+    for name, what in (
+        ("one\\0.txt", "cannot be read: embedded null byte"),
+        ("pipe", "is not a regular file"),
+    ):
+        [mistake] = mistakes(HEAD + f'sweep: {{prompt: {{lines: "{name}"}}}}\n')
+        assert mistake.startswith("job.yaml:3: lines: ")
+        assert mistake.endswith(what)
+
+
+def test_too_many_lines_are_told_once(mistakes, folder):
+    (folder / "p.txt").write_text("\n".join(map(str, range(10_001))))
+    assert mistakes(HEAD + "sweep: {prompt: {lines: p.txt}}\n") == [
+        "p.txt:10001: prompt: more than 10000 values are not allowed"
+    ]
+
+
+def test_zipped_prompts_of_which_there_are_too_few_are_one_mistake(mistakes):
+    [mistake] = mistakes(HEAD + "sweep: {zip: {prompt: [a, b], seed: [1, 2, 3]}}\n")
+    assert "as many values are wanted" in mistake
 
 
 @pytest.mark.parametrize(
@@ -257,6 +324,53 @@ def test_a_job_with_its_own_styles_is_stored_as_it_is(job, elsewhere):
     elsewhere(made)
 
 
+def test_styles_stand_in_titled_values_and_zip(job, styles_file, elsewhere):
+    made = job(
+        HEAD + "prompt: a cat\ndefine_styles: {ink: {prompt: ink}}\nsweep:\n"
+        "  look: [{title: A, styles: film}, {title: B, prompt: a dog, styles: [ink, film]}]\n"
+        "  zip: {seed: [1, 2], styles: [none, ink + film]}\n"
+    )
+    assert titles(made.axes[1]) == ["1 + none", "2 + ink + film"]
+    assert [cell.settings.prompt for cell in numbered(made)] == [
+        "a cat, film", "a cat, film, ink, film", "a dog, ink, film", "a dog, ink, film, ink, film",
+    ]  # fmt: skip
+    assert set(elsewhere(made)["define_styles"]) == {"film", "ink"}
+
+
+def test_styles_that_look_like_mistakes_are_told(job, folder):
+    (folder / "styles.csv").write_text("name,prompt,negative_prompt\nx,a,b,c\ny,a,\ny,b,\nz,a,\nz,b,\nx,d,\n")
+    text = "prompt: a cat\ndefine_styles: {x: {prompt: 'film of {promt}'}}\nstyles: [x, y]\n"
+    assert compile_job(job(HEAD + text)).warnings == (
+        "styles.csv:4: warning: styles: 'y' stands there twice; the last one counts",
+        "job.yaml:5: warning: styles: 'x' has {promt} in it, which is left as it is; did you mean {prompt}?",
+    )
+
+
+def test_texts_that_become_too_long_are_told_in_one_line(mistakes, folder):
+    long = "4: prompt: with all that is put into it, it has more than 100000 bytes, which are too many"
+    doubling = "define_styles: {d: {prompt: '{prompt}{prompt}'}}\nstyles: [" + ", ".join(["d"] * 60) + "]\n"
+    (folder / "styles.csv").write_text(f"name,prompt,negative_prompt\nbig,{'x' * 120_000},\n")
+    many = (
+        "sweep: {replace: {a: ['"
+        + "a" * 999
+        + "'], aa: ['"
+        + "a" * 999
+        + "'], aaa: ['"
+        + "a" * 9999
+        + "']}}\n"
+    )
+    wide = "styles: s\ndefine_styles: {s: {prompt: '" + "\u00e4" * 49_999 + "'}}\n"
+    for text in (doubling, "styles: big\n", many, wide):
+        assert mistakes(HEAD + "model: m\nprompt: a cat\n".removeprefix("model: m\n") + text) == [
+            f"job.yaml:{long.replace('4:', '3:')}"
+        ]
+    choice = "dynamic_prompts: choice\ndefine_wildcards: {w: ['" + "x" * 60_000 + "']}\nprompt: __w__ __w__\n"
+    [mistake] = mistakes(HEAD + choice)
+    assert mistake.endswith(
+        "prompt: with all that is put into it, it has more than 100000 bytes, which are too many"
+    )
+
+
 def test_styles_on_the_command_line(prompts, styles_file):
     assert prompts(HEAD + "prompt: a cat\n", "styles=film") == ["a cat, film"]
     assert prompts(HEAD + "prompt: a cat\nsweep: {styles: [none]}\n", "styles=film, none") == [
@@ -278,6 +392,8 @@ def test_the_styles_of_the_workspace_are_found(folder, monkeypatch, styles_file)
         ("styles: [flim]", "4: styles: 'flim' is not known; did you mean 'film'? (styles are looked for "
          "under "
          "define_styles and in styles.csv)"),
+        ("styles: all", "4: styles: all is each of them, one by one: an axis, which belongs under sweep as "
+         "`styles: all`"),
         ("styles: {film: x}", "4: styles: only plain values are allowed here"),
         ("sweep: {styles: [film + ,]}", "4: styles: '' is not known (styles are looked for under "
          "define_styles and "
@@ -418,6 +534,46 @@ def test_what_is_wrong_with_variants_is_told_with_all_else(mistakes):
     assert [mistake.split(":")[1] for mistake in found] == ["4", "5"]
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dynamic_prompts: [axis]", "dynamic_prompts: one word is wanted; off, choice or axis"),
+        ("max_prompts: {a: b}", "max_prompts: a whole number from 1 to 10000 is wanted"),
+        ("define_wildcards: {z: []}", "define_wildcards: 'z': a list of texts is wanted"),
+        ("define_wildcards: {w: [[a]]}", "define_wildcards: 'w': a list of texts is wanted"),
+        ("define_wildcards: {w: [~]}", "define_wildcards: 'w': a list of texts is wanted"),
+        ("wildcard_files: maybe", "wildcard_files: true or false is wanted"),
+    ],
+)
+def test_what_is_of_the_wrong_kind_is_a_mistake_to_the_schema_too(mistakes, text, message):
+    text = HEAD + f"prompt: x\n{text}\n"
+    assert mistakes(text) == [f"job.yaml:4: {message}"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(YAML(typ="safe", pure=True).load(text), job_schema())
+
+
+def test_rules_know_what_texts_and_titles_became_variants(job, elsewhere):
+    sweep = (
+        "sweep:\n  prompt: ['a {red|blue} cat', {title: night, prompt: 'a {dark|wet} night'}, c]\n"
+        "  cfg_scale: [3, 5]\nskip:\n"
+    )
+    for rule in ("prompt: night", "prompt: 'a {red|blue} cat'", "prompt: [night, c], cfg_scale: 5"):
+        made = job(
+            AXIS
+            + sweep
+            + f"  - {{{rule}, cfg_scale: 5}}\n".replace("cfg_scale: 5, cfg_scale: 5", "cfg_scale: 5")
+        )
+        assert len(numbered(made)) == (7 if "c]" in rule else 8)
+        elsewhere(made)
+        assert compile_job(made).warnings == ()
+
+
+def test_a_prompt_with_variants_that_another_axis_sets(mistakes):
+    text = AXIS + "prompt: a {b|c}\nsweep: {look: [{title: A, prompt: x}, {title: B, prompt: y}]}\n"
+    what = "prompt: it has variants, which become an axis, but the axis 'look' sets prompt already"
+    assert mistakes(text) == [f"job.yaml:4: {what}"]
+
+
 def test_an_unknown_mode(mistakes):
     [mistake] = mistakes(HEAD + "prompt: x\ndynamic_prompts: axes\n")
     assert (
@@ -502,6 +658,36 @@ def test_choices_that_cannot_be(mistakes, text, message, capfd):
     [mistake] = mistakes(CHOICE + text + "\n")
     assert mistake.startswith(f"job.yaml:{message}")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_job_that_was_written_out_reads_no_other_wildcards(job, folder):
+    (folder / "wildcards" / "birds").mkdir(parents=True)
+    (folder / "wildcards" / "birds" / "small.txt").write_text("wren\ntit\n")
+    text = CHOICE + "prompt: __birds/*__\nseeds: 20\ndefine_wildcards: {birds/own: [owl]}\n"
+    made = job(text)
+    drawn = [cell.settings.prompt for cell in numbered(made)]
+    assert set(drawn) == {"wren", "tit", "owl"}
+    (folder / "wildcards" / "birds" / "new.txt").write_text("ostrich\n")
+    assert [cell.settings.prompt for cell in numbered(job(made.job_yaml))] == drawn
+    assert job(made.job_yaml).job_yaml == made.job_yaml
+    assert "ostrich" in {cell.settings.prompt for cell in numbered(job(text))}
+
+
+def test_all_that_cells_cannot_draw_from_is_told_at_its_place(mistakes, folder):
+    (folder / "li.txt").write_text("ok\n\n{a\n__p__ and __q__\n")
+    text = "steps: 0\nnegative_prompt: '{x'\nsweep:\n  prompt: {lines: li.txt}\n"
+    found = mistakes(CHOICE + text)
+    places = [mistake.partition(" ")[0] for mistake in found]
+    assert places == ["li.txt:3:", "job.yaml:4:", "li.txt:4:", "li.txt:4:", "job.yaml:5:"]
+
+
+def test_both_prompts_of_a_cell_are_told(mistakes):
+    text = "prompt: x\nnegative_prompt: y\nstyles: s\n"
+    text += "define_styles: {s: {prompt: '{a', negative_prompt: __b__}}\n"
+    assert [mistake.split(":")[1:3] for mistake in mistakes(CHOICE + text)] == [
+        ["4", " prompt"],
+        ["5", " negative_prompt"],
+    ]
 
 
 def test_files_of_wildcards_that_cannot_be_read_are_told_where_one_is_missing(mistakes, wildcards, folder):

@@ -81,12 +81,21 @@ class Wildcards:
             text = waiting.pop()
             found = _REFERENCE.findall(text)
             if text.count(WRAP) % 2 or any(_is_put_together(name, replaced) for name in found):
-                return self
+                names = dict.fromkeys(self.values)
+                break
             for reference in map(_name_in, found):
-                for name in self._names(reference):
-                    waiting += self.values[name] if name not in names else ()
+                for name in self._named(_cleaned(reference)):
+                    waiting += self._readable(name) if name not in names else ()
                     names[name] = None
-        return replace(self, values={name: self.values[name] for name in sorted(names)})
+        values = {name: self._readable(name) for name in sorted(names)}
+        return replace(self, values={name: texts for name, texts in values.items() if texts})
+
+    def _readable(self, name: str) -> tuple[str, ...]:
+        """The texts of a name; none if they cannot be read."""
+        try:
+            return self.values[name]
+        except BadDynamic:
+            return ()
 
     def where(self, name: str, index: int) -> str:
         """Where a value stands, for messages: `` (file:line)``, or nothing if that is not known."""

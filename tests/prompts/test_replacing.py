@@ -1,6 +1,6 @@
 import pytest
 
-from farm.prompts.replacing import replaced
+from farm.prompts.replacing import TooLong, replaced
 
 
 @pytest.mark.parametrize(
@@ -16,3 +16,9 @@ from farm.prompts.replacing import replaced
 )
 def test_replaced(text, pairs, expected):
     assert replaced(text, pairs) == expected
+
+
+def test_no_text_becomes_longer_than_allowed():
+    assert replaced("aaa", [("a", "bb")], 6) == "bbbbbb"
+    with pytest.raises(TooLong):
+        replaced("aaa", [("a", "a" * 10)] * 40, 1000)

@@ -1,5 +1,6 @@
 import pytest
 
+from farm.prompts.replacing import TooLong
 from farm.prompts.styles import BadStyles, Style, around, parse_styles, styled
 
 
@@ -30,15 +31,51 @@ def test_a_file_of_a1111():
         "short\r\n"
         "cinematic,the last counts,\r\n"
     )
-    assert parse_styles(text) == [
+    assert parse_styles(text)[0] == [
         Style("cinematic", "the last counts"),
         Style("two\r\nlines", "a\r\nb"),
         Style("short"),
     ]
 
 
+def test_what_is_odd_in_a_file_is_told():
+    text = 'name,prompt,negative_prompt\nx,ink, drawing, old\n"y","a\nb",\ny,c,\n'
+    styles, oddities = parse_styles(text)
+    assert styles == [Style("x", "ink", "drawing"), Style("y", "c")]
+    assert [tuple(oddity) for oddity in oddities] == [
+        (
+            "x",
+            2,
+            "has more columns than the first line; a text with a comma in it stands in double quotes",
+        ),
+        ("y", 5, "stands there twice; the last one counts"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [('a,"b\nc,d,\n', 2), ('a,b,\n"c,d\n', 3), ('a,"b\nc",\nd, "e\nf,g,', 4), ('a,b,"', 2)],
+)
+def test_a_quote_that_is_never_closed_is_told(rows, line):
+    with pytest.raises(BadStyles, match=f"has a quote in line {line} that is never closed"):
+        parse_styles("name,prompt,negative_prompt\n" + rows)
+
+
+def test_quotes_inside_of_texts_are_no_open_quotes():
+    for rows in ('a,12" record,\n', 'a,"b ""c"" d",""\n', 'a,b,c"', 'a,b,"c"'):
+        assert len(parse_styles("name,prompt,negative_prompt\n" + rows)[0]) == 1
+
+
+def test_styles_do_not_make_texts_longer_than_allowed():
+    assert styled("ab", ["{prompt}{prompt}"] * 2, 8) == "abababab"
+    with pytest.raises(TooLong):
+        styled("ab", ["{prompt}{prompt}"] * 40, 1000)
+    with pytest.raises(TooLong):
+        styled("ab", ["x" * 1001], 1000)
+
+
 def test_an_old_file_has_names_and_texts():
-    assert parse_styles("name,text\nfilm,grain\n") == [Style("film", "grain")]
+    assert parse_styles("name,text\nfilm,grain\n")[0] == [Style("film", "grain")]
 
 
 @pytest.mark.parametrize(

@@ -90,3 +90,11 @@ def test_what_texts_may_come_to_use():
     assert set(wildcards.reachable(["no"]).values) == set()
     assert wildcards.reachable(["__{a|b}__"]) == wildcards
     assert wildcards.reachable(["__a"]) == wildcards
+
+
+def test_what_cannot_be_read_is_not_written_out(folder):
+    os.mkfifo(folder / "pipe.txt")
+    values, files, _ = read_wildcards(folder)
+    wildcards = Wildcards(values, "", files)
+    assert set(wildcards.reachable(["__pipe__ __warm__"]).values) == {"colours/warm"}
+    assert "pipe" not in wildcards.reachable(["__{a|b}__"]).values
