@@ -13,13 +13,13 @@ SHOWN = 20
 
 
 def prompt_warnings(plan: Plan, addons: Mapping[str, Collection[str]]) -> list[str]:
-    """A line for each, in the order of the cells.
+    """A line for each: those about the job itself, then the others in the order of the cells.
 
     Args:
         plan: of the job.
         addons: names of the files that prompts can name, by kind.
     """
-    return list(dict.fromkeys(_warnings(plan, addons)))
+    return list(dict.fromkeys([*plan.warnings, *_warnings(plan, addons)]))
 
 
 def shortened(warnings: Sequence[str]) -> list[str]:

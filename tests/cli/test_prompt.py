@@ -111,6 +111,15 @@ def test_options_that_are_wrong_say_what_is_allowed(arguments, error, farm):
     assert said.code == 2 and error in said.err and said.out == ""
 
 
+def test_check_warns_of_what_looks_odd_in_a_job(farm, workspace):
+    job = (workspace / "small.yaml").read_text(encoding="utf-8")
+    (workspace / "odd.yaml").write_text(job + "skip:\n  - {prompt: an owl}\n", encoding="utf-8")
+    said = farm("check", "odd.yaml")
+    line = job.count("\n") + 2
+    assert said.code == 0
+    assert said.out.splitlines()[1:] == [f"odd.yaml:{line}: warning: skip: this rule drops no combination"]
+
+
 def test_check_warns_with_places_and_says_no_more_than_is_read(farm, workspace):
     job = (workspace / "small.yaml").read_text(encoding="utf-8")
     (workspace / "small.yaml").write_text(
