@@ -50,6 +50,7 @@ class DynamicPrompts:
     def __init__(self, wildcards: Wildcards) -> None:
         self._wildcards = wildcards
         self._values = Values()
+        self._managers = {weighted: Manager(wildcards, weighted) for weighted in (False, True)}
         self._commands: dict[str, Command] = {}
         self._sound: set[str] = set()
 
@@ -101,7 +102,7 @@ class DynamicPrompts:
         weighted = method is SamplingMethod.RANDOM
         return SamplingContext(
             default_sampling_method=method,
-            wildcard_manager=Manager(self._wildcards, weighted),
+            wildcard_manager=self._managers[weighted],
             samplers=dict.fromkeys(SamplingMethod, sampler),
             rand=rand,
         )

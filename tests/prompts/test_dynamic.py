@@ -196,6 +196,13 @@ def test_an_empty_text_can_be_drawn():
     assert READER.variants("a__blank__") == ["a"]
 
 
+def test_values_are_hidden_once_for_all_draws(monkeypatch):
+    monkeypatch.setattr("farm.prompts.wildcards.hidden", hide := MagicMock(side_effect=str))
+    reader = DynamicPrompts(Wildcards({"w": tuple(map(str, range(100)))}))
+    assert len({reader.choice("__w__", str(seed)) for seed in range(50)}) > 20
+    assert hide.call_count == 100
+
+
 def test_plain_values_are_not_parsed(monkeypatch):
     for module in ("dynamic", "variants"):
         monkeypatch.setattr(f"farm.prompts.{module}.parse", parsed := MagicMock(side_effect=parse))
