@@ -53,6 +53,7 @@ class DynamicPrompts:
         self._managers = {weighted: Manager(wildcards, weighted) for weighted in (False, True)}
         self._commands: dict[str, Command] = {}
         self._sound: set[str] = set()
+        self._unreadable: set[str] = set()
 
     def variants(self, text: str, most: int = MOST) -> list[str]:
         """All texts that a text stands for, each once.
@@ -156,7 +157,9 @@ class DynamicPrompts:
         if name in inside:
             faults[f"the wildcard {name!r} leads back to itself: {' → '.join((*inside, name))}"] = None
             return
-        if name in self._sound:
+        if name in self._unreadable:
+            faults[f"the wildcard {name!r} has values that cannot be read"] = None  # which ones was said
+        if name in self._sound or name in self._unreadable:
             return
         before, bad = len(faults), 0
         for index, value in enumerate(self._wildcards.values[name]):
@@ -170,7 +173,9 @@ class DynamicPrompts:
                     faults[f"wildcard {name!r}{self._wildcards.where(name, index)}: {error}"] = None
         if bad > _MOST_ALIKE:
             faults[f"wildcard {name!r}: and {bad - _MOST_ALIKE} more like these"] = None
-        if len(faults) == before:
+        if bad:
+            self._unreadable.add(name)
+        elif len(faults) == before:
             self._sound.add(name)
 
     def _look_at_value(self, value: str, inside: tuple[str, ...], faults: dict[str, None]) -> None:

@@ -23,8 +23,10 @@ from dynamicprompts.sampling_context import SamplingContext
 from dynamicprompts.sampling_result import SamplingResult
 from dynamicprompts.types import ResultGen
 from dynamicprompts.wildcards.item import WildcardItem
+from pyparsing import ParseBaseException
 
-from farm.prompts.hiding import is_dynamic
+from farm.errors import quoted
+from farm.prompts.hiding import is_dynamic, shown
 from farm.prompts.wildcards import BadDynamic
 
 # Some texts are searched through for long before anything comes of them: given up after some seconds.
@@ -40,9 +42,17 @@ class Values:
         self._commands: dict[str, Command] = {}
 
     def command(self, value: str) -> Command:
-        """What a value says; one in which nothing is dynamic says itself."""
+        """What a value says; one in which nothing is dynamic says itself.
+
+        Raises:
+            BadDynamic: if it cannot be read.
+        """
         if value not in self._commands:
-            self._commands[value] = parse(value) if is_dynamic(value) else LiteralCommand(value)
+            try:
+                self._commands[value] = parse(value) if is_dynamic(value) else LiteralCommand(value)
+            except ParseBaseException as error:
+                what = "a value of a wildcard, cannot be read; is it closed?"
+                raise BadDynamic(f"{quoted(shown(value))}, {what}") from error
         return self._commands[value]
 
     def options(self, path: str, context: SamplingContext) -> list[VariantOption]:

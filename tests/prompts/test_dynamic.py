@@ -1,4 +1,5 @@
 import logging
+import re
 from itertools import pairwise
 from string import ascii_lowercase as LETTERS
 from unittest.mock import MagicMock
@@ -117,6 +118,7 @@ def test_there_are_never_many_more_than_asked_for():
         ),
         ("__say(c=__nope__)__", "there is no wildcard 'nope'"),
         ("__colours/{warm|nope}__", "there is no wildcard 'colours/nope'"),
+        ("__{bad|animal}__", "'{a', a value of a wildcard, cannot be read; is it closed?"),
         ("# {a|b}", "'# {a|b}' is nothing but a comment: lines that begin with # are left out"),
         ("{a|b}" * 2001, "has more than 2000 braces, which are too many"),
         ("__../x__", "there is no wildcard '../x'"),
@@ -130,10 +132,22 @@ def test_there_are_never_many_more_than_asked_for():
 )
 def test_what_cannot_be_multiplied_out(text, message, capfd):
     with pytest.raises(BadDynamic) as caught:
-        READER.variants(text)
+        DynamicPrompts(WILDCARDS).variants(text)
     assert message in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
     assert capfd.readouterr() == ("", "")
+
+
+def test_values_that_cannot_be_read_are_told_once():
+    reader = DynamicPrompts(WILDCARDS)
+    for message in ("wildcard 'worse': '{a' cannot", "the wildcard 'worse' has values that cannot be read"):
+        with pytest.raises(BadDynamic, match=f"^{re.escape(message)}"):
+            reader.check("__worse__")
+
+
+def test_variables_of_wildcards_are_looked_at():
+    with pytest.raises(BadDynamic, match="there is no wildcard 'nope'"):
+        READER.check("__animal(c=__nope__)__")
 
 
 def test_a_search_without_end_is_given_up():
@@ -164,6 +178,7 @@ def test_choices_follow_weights():
 @pytest.mark.parametrize(
     "text",
     [
+        "__{bad|bad}__",
         "a {b",
         "__nothing__",
         "{a|b|__nothing__}",

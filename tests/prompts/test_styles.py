@@ -74,6 +74,11 @@ def test_styles_do_not_make_texts_longer_than_allowed():
         styled("ab", ["x" * 1001], 1000)
 
 
+def test_spaces_before_quotes_do_not_count():
+    [style] = parse_styles('name,prompt,negative_prompt\n"a", "b, c", "d, e"\n')[0]
+    assert style == Style("a", "b, c", "d, e")
+
+
 def test_an_old_file_has_names_and_texts():
     assert parse_styles("name,text\nfilm,grain\n")[0] == [Style("film", "grain")]
 
