@@ -35,10 +35,17 @@ def is_dynamic(text: str) -> bool:
 def hidden(text: str) -> str:
     """The text as the library is given it."""
     text = _SIGN.sub(r"\1", _COMMENT.sub("", printable(text)))
-    text = _TAG.sub(
-        lambda tag: tag[0].replace(WRAP, _HIDDEN_WRAP) if tag[0].count(WRAP) % 2 else tag[0], text
-    )
+    text = tags_hidden(text)
     return "".join(_hidden_characters(text, _square(text)))
+
+
+def tags_hidden(text: str) -> str:
+    """The text without the ``__`` that stand alone in tags."""
+    return _TAG.sub(_tag_hidden, text)
+
+
+def _tag_hidden(tag: re.Match[str]) -> str:
+    return tag[0].replace(WRAP, _HIDDEN_WRAP) if tag[0].count(WRAP) % 2 else tag[0]
 
 
 def shown(text: str) -> str:

@@ -14,7 +14,7 @@ from dynamicprompts.wildcards.item import WildcardItem
 from dynamicprompts.wildcards.values import WildcardValues
 
 from farm.errors import near_name, quoted
-from farm.prompts.hiding import WRAP, hidden, printable, shown
+from farm.prompts.hiding import WRAP, hidden, printable, shown, tags_hidden
 
 _LOGGER = logging.getLogger("dynamicprompts")
 _LOGGER.addHandler(logging.NullHandler())  # nothing goes to the terminal: what it warns of is a mistake here
@@ -78,7 +78,7 @@ class Wildcards:
         """
         waiting, names = list(texts), dict[str, None]()
         while waiting:
-            text = waiting.pop()
+            text = tags_hidden(waiting.pop())
             found = _REFERENCE.findall(text)
             if text.count(WRAP) % 2 or any(_is_put_together(name, replaced) for name in found):
                 names = dict.fromkeys(self.values)
@@ -121,7 +121,7 @@ class Wildcards:
 
 def references(text: str) -> list[str]:
     """The names of wildcards that a text calls, patterns included."""
-    return [_name_in(reference) for reference in _REFERENCE.findall(text)]
+    return [_name_in(reference) for reference in _REFERENCE.findall(tags_hidden(text))]
 
 
 def _name_in(reference: str) -> str:

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from farm.prompts.dynamic import DynamicPrompts
-from farm.prompts.wildcards import BadDynamic, Wildcards, read_wildcards
+from farm.prompts.wildcards import BadDynamic, Wildcards, read_wildcards, references
 
 
 @pytest.fixture
@@ -83,11 +83,17 @@ def test_what_cannot_be_read_is_told(folder, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_the_names_that_a_text_calls():
+    text = "<lora:x__y:1> __a__ and __~b/*__ or __c(v=1)__, {__d__|__{e|f}__}"
+    assert references(text) == ["a", "b/*", "c", "d", "{e|f}"]
+
+
 def test_what_texts_may_come_to_use():
     wildcards = Wildcards({"a": ("__b__", "x"), "b": ("y",), "c/d": ("{z|__a__}",), "e": ("w",)})
     assert set(wildcards.reachable(["__a__"]).values) == {"a", "b"}
     assert set(wildcards.reachable(["__~c/*__ and __e(v=1)__"]).values) == {"a", "b", "c/d", "e"}
     assert set(wildcards.reachable(["no"]).values) == set()
+    assert set(wildcards.reachable(["<lora:x__y:1> __b__"]).values) == {"b"}
     assert wildcards.reachable(["__{a|b}__"]) == wildcards
     assert wildcards.reachable(["__a"]) == wildcards
 
