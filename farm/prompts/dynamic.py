@@ -114,8 +114,12 @@ class DynamicPrompts:
         Raises:
             BadDynamic: if it cannot be read, or wildcards are not there or lead back to themselves.
         """
-        if is_dynamic(text):
-            self._checked(text)
+        if not is_dynamic(text):
+            return
+        faults: dict[str, None] = {}
+        self._look_at_value(text, (), faults)
+        if faults:
+            raise BadDynamic(*faults)
 
     def _checked(self, text: str) -> Command:
         if text not in self._commands:

@@ -224,9 +224,9 @@ def test_plain_values_are_not_parsed(monkeypatch):
         reader = DynamicPrompts(
             Wildcards({"w": tuple(f"w{i} {{a|b}} __x__" for i in range(2000)), "x": ("y",)})
         )
-        reader.check("__w__")
+        reader.check("__w__ {a|b}")
         assert len(reader.variants("__x__ __x__")) == 1
-        assert parsed.call_count <= 2
+        assert parsed.call_count <= 1
 
 
 @given(st.text(st.sampled_from("{}|_ab, -/.'"), max_size=30))
