@@ -156,10 +156,9 @@ def test_parts_that_only_some_prompts_have_are_told(job):
 
 
 def test_rules_that_drop_nothing_are_told(job):
-    text = (
-        CAT + "sweep: {seed: [1, 2, 3]}\nskip:\n  - {seed: 1}\n  - {seed: [1, 2]}\n  - {prompt: a nice cat}\n"
-    )
-    assert compile_job(job(text)).warnings == ("job.yaml:8: warning: skip: this rule drops no combination",)
+    rules = "skip:\n  - {seed: [1, 2]}\n  - {seed: 1}\n  - {prompt: a nice cat}\n"
+    made = compile_job(job(CAT + "sweep: {seed: [1, 2, 3]}\n" + rules))
+    assert made.warnings == ("job.yaml:8: warning: skip: this rule drops no combination",)
 
 
 @pytest.mark.parametrize(
