@@ -170,6 +170,9 @@ def _structured(path: Path, below: Path, complaints: list[str]) -> dict[str, tup
     try:
         _check_file(path)
         found = list(parse_structured_file(path))
+    except BadDynamic as error:
+        complaints.append(str(error))
+        return {}
     except Exception as error:  # of the library, and of all that it uses
         complaints.append(f"{path} cannot be read: {' '.join(str(error).split())[:100]}")
         return {}
