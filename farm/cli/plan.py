@@ -87,7 +87,7 @@ def _in_words(compiled: Plan, facts: dict[str, Any]) -> str:
         *_steps(compiled),
         *compiled.notes,
         *(
-            [f"{counted(len(facts['warnings']), 'warning')} about prompts: farm check lists them"]
+            [f"{counted(len(facts['warnings']), 'warning')}: farm check lists them"]
             * bool(facts["warnings"])
         ),
         f"evaluations of the model: {facts['evaluations']}",

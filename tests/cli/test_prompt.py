@@ -135,7 +135,7 @@ def test_check_warns_with_places_and_says_no_more_than_is_read(farm, workspace):
         "small.yaml:13: warning: negative_prompt, character 4, ')': closes nothing: it is text; "
         "write \\ before it to say so",
     ]
-    assert "3 warnings about prompts: farm check lists them" in farm("plan", "small.yaml").out
+    assert "3 warnings: farm check lists them" in farm("plan", "small.yaml").out
     prompts = "\n".join(f"    - 'cat (x{number}'" for number in range(30))
     many = f"{job.split('sweep')[0]}sweep:\n  prompt:\n{prompts}\n"
     (workspace / "many.yaml").write_text(many, encoding="utf-8")
