@@ -73,10 +73,16 @@ def rows_at_once(settings: Settings) -> int:
 def guiding_strands(settings: Settings, samplers: Samplers = BUILT_IN) -> tuple[Strand, ...]:
     """The texts that have a row, with their coefficients: the negative prompt, and the prompt's parts."""
     row = samplers[settings.sampler]
-    counted = isinstance(row.algorithm, str) and row.algorithm != "diffusers" and not row.chooses_steps
-    asked = evaluations(settings, samplers) if counted else None
+    asked = evaluations(settings, samplers) if _is_counted(row, settings, samplers) else None
     steps = steps_of_prompt(settings.steps, row)
     return strands(settings.prompt, settings.negative_prompt, settings.cfg_scale, steps, asked)
+
+
+def _is_counted(row: Sampler, settings: Settings, samplers: Samplers) -> bool:
+    """Whether the model is surely asked as often as is said; of plugins' and diffusers' own, nobody knows."""
+    schedule = schedule_of(row, settings.schedule, samplers)
+    ours = isinstance(row.algorithm, str) and isinstance(schedule.function, str)
+    return ours and row.algorithm != "diffusers" and not row.chooses_steps
 
 
 def rows(settings: Settings, samplers: Samplers = BUILT_IN) -> int:
@@ -127,17 +133,27 @@ def first_pass(settings: Settings) -> tuple[Hashable, ...]:
 def first_rows(settings: Settings, samplers: Samplers = BUILT_IN) -> list[tuple[Hashable, ...]]:
     """Names each row of the first pass; equal rows are computed once."""
     start = (*_noise(settings), *_start(settings, samplers))
-    return [(*start, _told(one.said, settings.emphasis)) for one in guiding_strands(settings, samplers)]
+    found = guiding_strands(settings, samplers)
+    longest = max((_sections(strand.said) for strand in found if strand.conditional), default=0)
+    return [
+        (*start, *_told(one.said, settings.emphasis), longest if one.conditional else _sections(one.said))
+        for one in found
+    ]
 
 
 @lru_cache(_KEPT)
-def _told(said: Said, emphasis: str) -> Hashable:
-    """The words of the first text, its weights if they do anything, and the sections it is filled up to."""
+def _told(said: Said, emphasis: str) -> tuple[Hashable, ...]:
+    """The words of the first text, the sections it is filled up to, its weights if they do anything."""
     text = said.schedule[0][1]
-    longest = max(len(_words(one)) for one in (*said.texts, *said.others))
     if emphasis == "ignore" or not is_weighted(text):
-        return _words(text), longest
-    return _words(text), longest, emphasis, weighted(text)
+        return _words(text), _sections(said)
+    return _words(text), _sections(said), emphasis, weighted(text)
+
+
+@lru_cache(_KEPT)
+def _sections(said: Said) -> int:
+    """The most sections that a text of it has."""
+    return max(len(_words(text)) for text in (*said.texts, *said.others))
 
 
 def _noise(settings: Settings) -> tuple[Hashable, ...]:

@@ -7,14 +7,22 @@ import torch
 
 from farm.cell import Cell, Settings
 from farm.cluster.tasks import cost, tasks_of
-from farm.costs import evaluations, evaluations_at, first_pass, first_rows, prompt_steps, rows
+from farm.costs import (
+    evaluations,
+    evaluations_at,
+    first_pass,
+    first_rows,
+    guiding_strands,
+    prompt_steps,
+    rows,
+)
 from farm.layout import Layout
 from farm.plan import Plan
 from farm.render.recipes import OPTIONS
 from farm.render.samplers import SAMPLERS as SAMPLER_FUNCTIONS
 from farm.render.schedules import sigmas_for
 from farm.resolving import resolved
-from farm.sampling import AUTOMATIC, BUILT_IN, SAMPLERS, SCHEDULES, Sampler, Schedule
+from farm.sampling import AUTOMATIC, BUILT_IN, SAMPLERS, SCHEDULES, Sampler, Samplers, Schedule
 from farm.weights.checkpoint import Networks, load_checkpoint
 from tests.render.oracles import Recorded, bent, drive, stable_diffusion
 from tests.render.rendering import Counting, render
@@ -151,7 +159,7 @@ def test_prompts_are_laid_over_the_steps_that_a1111_counts(row: Sampler) -> None
 
 
 @pytest.mark.parametrize(
-    ("prompts", "fillers"),
+    ("prompts", "more"),
     [
         (["a cat AND a hat :0.5", "a cat", "a hat"], 0),
         (["a cat AND a cat :0.5"], 0),
@@ -159,17 +167,34 @@ def test_prompts_are_laid_over_the_steps_that_a1111_counts(row: Sampler) -> None
         ([f"a (cat:{weight / 10})" for weight in range(5, 15)], 0),
         (["a (cat:1.2)", "a (cat:1.4)", "a cat"], 0),
         (["a cat", "a cat[ BREAK a hat:2]", "a cat[ BREAK a hat:4]"], 1),  # the empty chunk
+        (["a cat", "a cat AND a hat BREAK a bow"], 1),  # a text of two chunks
         (["[a cat:a hat:2]", "[a cat:a bow:2]", "[a cat|a hat]", "a cat AND a hat :0"], 0),
     ],
     ids=str,
 )
 @pytest.mark.parametrize("emphasis", ["original", "ignore"])
-def test_prompts_are_shared_as_planned(tiny_model, emphasis: str, prompts: list[str], fillers: int) -> None:
-    """Texts of one chunk; how long others are, only the tokenizer knows."""
+def test_prompts_are_shared_as_planned(tiny_model, emphasis: str, prompts: list[str], more: int) -> None:
+    """Plans count texts: how many chunks they are, only the tokenizer knows."""
     asked = [asdict(replace(BASE, prompt=prompt, emphasis=emphasis)) for prompt in prompts]
     cells = [Cell(number, (), resolved(one, BUILT_IN)) for number, one in enumerate(asked)]
     plan = Plan("p", (), Layout(), tuple(cells))
     wanted = list(dict.fromkeys(cell.settings for cell in cells))
     render(wanted, runner := Counting(load_checkpoint(tiny_model, CPU, torch.float32)))
     assert runner.rows("Predict") == plan.rows()
-    assert runner.rows("EncodeText") == plan.text_encodings() + fillers
+    assert runner.rows("EncodeText") == plan.text_encodings() + more
+
+
+def test_texts_are_left_out_only_where_it_is_sure_how_often_the_model_is_asked() -> None:
+    own = Schedule(
+        name="own", title="Own", function=lambda *_, **__: [10.0, 5.0, 2.0, 1.0, 0.5], source="a plugin"
+    )
+    samplers = Samplers(SAMPLERS, (*SCHEDULES, own))
+    for schedule, sampler, texts in [
+        ("uniform", "Euler", ("cat",)),
+        ("own", "Euler", ("cat", "hat")),
+        ("uniform", "DPM adaptive", ("cat", "hat")),
+        ("automatic", "diffusers:EulerDiscreteScheduler", ("cat", "hat")),
+    ]:
+        wanted = replace(BASE, prompt="[cat:hat:3]", sampler=sampler, schedule=schedule)
+        *_, strand = guiding_strands(wanted, samplers)
+        assert strand.said.texts == texts, sampler

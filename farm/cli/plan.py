@@ -86,10 +86,7 @@ def _in_words(compiled: Plan, facts: dict[str, Any]) -> str:
         *axes,
         *_steps(compiled),
         *compiled.notes,
-        *(
-            [f"{counted(len(facts['warnings']), 'warning')}: farm check lists them"]
-            * bool(facts["warnings"])
-        ),
+        *([f"{counted(len(facts['warnings']), 'warning')}: farm check lists them"] * bool(facts["warnings"])),
         f"evaluations of the model: {facts['evaluations']}",
         f"rows through the UNet: {facts['rows']}, after {facts['shared_rows']} that are shared",
         f"text encodings: {facts['text_encodings']}",

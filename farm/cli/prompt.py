@@ -55,9 +55,9 @@ def prompt(
     which counts the times that the model is asked from 0: [a:b:3] is a at steps 0 to 3.
     """
     text = _text(words)
-    laid_over, asked = _steps(steps, sampler)
+    laid_over, asked, surely = _steps(steps, sampler)
     read = parse_negative(text) if negative else parse(text)
-    said = said_by(text, laid_over, asked, negative)
+    said = said_by(text, laid_over, asked if surely else None, negative)
     known = find_addons(Workspace(Path.cwd()).model_folders)
     odd = sorted([*oddities(text, laid_over, asked, negative), *unapplied(text, known, negative)])
     facts: Facts = {
@@ -76,21 +76,20 @@ def prompt(
 
 def _text(words: Sequence[str]) -> str:
     """Words that the shell took apart are one prompt all the same."""
-    text = sys.stdin.read().strip() if list(words) == ["-"] else " ".join(words)
+    text = " ".join(words)
     try:
+        text = sys.stdin.read().strip() if text == "-" else text
         text.encode()
-    except UnicodeEncodeError as error:
+    except UnicodeError as error:
         raise BadInput([Problem("PROMPT", f"{quoted(text)} is not a valid text")]) from error
     return text
 
 
-def _steps(steps: int, sampler: str) -> tuple[int, int]:
-    """The steps that the prompt is laid over, and how often the model is asked."""
+def _steps(steps: int, sampler: str) -> tuple[int, int, bool]:
+    """The steps that the prompt is laid over, how often the model is asked, and whether that is sure."""
     row, named = BUILT_IN.find(option_value("sampler", sampler, "--sampler"))
-    laid_over = steps_of_prompt(steps, row)
-    if row.chooses_steps:
-        return laid_over, laid_over
-    return laid_over, evaluations_at(steps, row, schedule_of(row, named, BUILT_IN))
+    asked = evaluations_at(steps, row, schedule_of(row, named, BUILT_IN))
+    return steps_of_prompt(steps, row), asked, not row.chooses_steps
 
 
 def _tokenizer(model: str | None) -> Any:
@@ -162,8 +161,8 @@ def _in_words(facts: Facts) -> Iterator[str]:
         yield f"  {_shown(text['text'])}"
         yield from (_chunk(chunk) for chunk in text["chunks"])
     for tag in facts["tags"]:
-        yield f"tag: {tag['kind']} {' '.join(tag['arguments'])}"
-    yield from (f"embedding: {name}" for name in facts["embeddings"])
+        yield f"tag: {_shown(' '.join((tag['kind'], *tag['arguments'])))}"
+    yield from (f"embedding: {_shown(name)}" for name in facts["embeddings"])
     yield from (f"warning: {warning}" for warning in facts["warnings"])
 
 

@@ -20,7 +20,7 @@ from dynamicprompts.samplers.base import Sampler
 from dynamicprompts.sampling_context import SamplingContext
 from pyparsing import ParseBaseException
 
-from farm.errors import quoted
+from farm.errors import described, quoted
 from farm.prompts.hiding import hidden, is_dynamic, shown
 from farm.prompts.variants import Drawing, Multiplying, Values, multiplied
 from farm.prompts.wildcards import BadDynamic, Manager, Wildcards, references
@@ -135,8 +135,8 @@ class DynamicPrompts:
         given = hidden(text)
         if not given.strip():
             raise BadDynamic(f"{quoted(text)} is nothing but a comment: lines that begin with # are left out")
-        if given.count("{") > _MOST_BRACES:
-            raise BadDynamic(f"{quoted(text)} has more than {_MOST_BRACES} braces, which are too many")
+        if given.count("{") + given.count("__") > _MOST_BRACES:
+            raise BadDynamic(f"{quoted(text)} has more than {_MOST_BRACES} braces and __, which are too many")
         try:
             with _understood(text):
                 return parse(given)
@@ -226,4 +226,4 @@ def _understood(text: str) -> Iterator[None]:
     except KeyError as error:
         raise BadDynamic(f"{quoted(text)} cannot be read: {error.args[0]}") from error
     except Exception as error:
-        raise BadDynamic(f"{quoted(text)} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise BadDynamic(f"{quoted(text)} cannot be read: {described(error)[:200]}") from error

@@ -133,7 +133,7 @@ def _of_bare(text: str, start: int, inside: bool) -> Found:
     return start, start + 1, f"{what}: nothing around it is edited or alternates, as in A1111{variants}"
 
 
-_VARIANTS = re.compile(r"\{[^{}]*\|[^{}]*\}")
+_VARIANTS = re.compile(r"\{[^{}|]*+\|[^{}]*+\}")
 
 
 def _of_edits(text: str, tokens: Sequence[Mark], steps: int, evaluations: int) -> Iterator[Found]:

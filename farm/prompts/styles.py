@@ -64,9 +64,14 @@ def styled(text: str, styles: Iterable[str], most: int | None = None) -> str:
     return text
 
 
+def pieces(text: str) -> list[str]:
+    """What a style's text says before and behind the place for the prompt; all of it if there is none."""
+    return text.split(_PROMPT)
+
+
 def around(text: str) -> str:
     """What a style's text says itself, without the place for the prompt."""
-    return text.replace(_PROMPT, "")
+    return "".join(pieces(text))
 
 
 class Oddity(NamedTuple):

@@ -11,7 +11,7 @@ from farm.cell import Cell
 from farm.plan import Plan
 from farm.prompts.differing import common, differing
 from farm.prompts.hiding import is_dynamic
-from farm.prompts.styles import around
+from farm.prompts.styles import pieces
 from farm.results.pages import EMPTY
 from farm.settings import PROMPTS
 
@@ -154,7 +154,7 @@ class _Prompts:
             str(value.settings.get(self._name, "")),
             *(new for _, new in value.replaces),
             *value.order,
-            *(around(getattr(style, self._name)) for style in value.styles),
+            *(part.strip() for style in value.styles for part in pieces(getattr(style, self._name))),
         )
 
     def _values(self, cell: Cell) -> list[AxisValue]:

@@ -145,3 +145,20 @@ def test_check_warns_with_places_and_says_no_more_than_is_read(farm, workspace):
     styled = f"{job.split('sweep')[0]}define_styles: {{ink: {{prompt: 'ink ('}}}}\nstyles: ink\n"
     (workspace / "styled.yaml").write_text(styled, encoding="utf-8")
     assert "warning: prompt as put together, character 40, '(': " in farm("check", "styled.yaml").out
+
+
+def test_what_chooses_its_steps_is_guessed_as_by_check(farm):
+    found = facts(farm, "[a:b:3]", "--steps", "4", "--sampler", "DPM adaptive")
+    assert found["evaluations"] > 4 and found["warnings"] == [] and len(found["encoded"]) == 2
+
+
+def test_what_is_read_must_be_utf_8(farm, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a \xff cat"), encoding="utf-8"))
+    said = farm("prompt", "-")
+    assert (
+        (said.code, said.out) == (2, "") and "is not a valid text" in said.err and "Traceback" not in said.err
+    )
+
+
+def test_names_are_shown_in_one_line(farm):
+    assert "tag: lora a\\x1bb" in farm("prompt", "<lora:a\x1bb>").out

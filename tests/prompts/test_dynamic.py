@@ -120,7 +120,7 @@ def test_there_are_never_many_more_than_asked_for():
         ("__colours/{warm|nope}__", "there is no wildcard 'colours/nope'"),
         ("__{bad|animal}__", "'{a', a value of a wildcard, cannot be read; is it closed?"),
         ("# {a|b}", "'# {a|b}' is nothing but a comment: lines that begin with # are left out"),
-        ("{a|b}" * 2001, "has more than 2000 braces, which are too many"),
+        ("{a|b}" * 2001, "has more than 2000 braces and __, which are too many"),
         ("__../x__", "there is no wildcard '../x'"),
         ("__bad__", "wildcard 'bad': '{a' cannot be read from '{a' on"),
         ("__one__", "the wildcard 'one' leads back to itself: one → two → one"),

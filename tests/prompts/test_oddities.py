@@ -97,6 +97,15 @@ def test_places_lie_in_the_text(text, negative):
 
 @pytest.mark.timeout(60)  # quadratic time would take hours
 @pytest.mark.parametrize(
+    "text",
+    ["{" + "|" * 99_999, "__a" * 33_000, "[a:" * 33_000, "(a:" * 33_000, "(a:1," * 20_000, "< lora" * 16_000],
+)
+def test_much_of_the_same_takes_linear_time(text):
+    assert isinstance(oddities(text, 20, 20), list)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
     "text", ["(BREAK " * 14_000, "<lora:a:b>(" * 9_000, "(a:9)" * 20_000, "[a:b:99]" * 10_000]
 )
 def test_many_are_found_in_linear_time(text):

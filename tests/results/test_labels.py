@@ -96,6 +96,15 @@ def test_without_dynamic_prompts_braces_are_what_they_say(plan):
     assert told.titles["prompt"] == ("one {x|y}", "two {x|y}") and not told.captions
 
 
+def test_without_dynamic_prompts_braces_in_styles_are_what_they_say(plan):
+    text = """prompt: a ginger cat
+define_styles: {ink: {prompt: "{{{best}}}, {prompt}, {{ink}} drawing"}, film: {prompt: "film of {prompt}"}}
+sweep: {styles: [none, ink, film]}
+"""
+    made = plan(HEAD + text)
+    assert labels(made, made.cells).titles["styles"] == ("none", "ink", "film")
+
+
 def test_drawn_negative_prompts_are_told_too(plan):
     text = CHOICE + "prompt: a cat\nnegative_prompt: '{low quality|blurry|}'\nseeds: 20\n"
     made = plan(text)
