@@ -31,6 +31,7 @@ class Plan:
         job_yaml: the job as run, with resolved seeds written in.
         samplers: that the job can name.
         asked: what the job says at its top and no axis sets, by the names of `farm.settings.SETTINGS`.
+        typed: the prompt and the negative prompt at the job's top, whatever is made of them.
         by_evaluations: whether it is the evaluations of the model that the job says, and not the steps.
         warnings: what is no mistake, but looks like one, with its place.
         places: where the settings that the job gives stand, by name.
@@ -47,6 +48,7 @@ class Plan:
     places: Mapping[str, Place] = field(default_factory=dict)
     asked: Mapping[str, SettingValue] = field(default_factory=dict)
     by_evaluations: bool = False
+    typed: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
     def keyed(self, model_hashes: Mapping[str, str]) -> "Plan":
@@ -112,6 +114,7 @@ def compile_job(job: Job) -> Plan:
         job.places,
         _said_at_the_top(job),
         by_evaluations="evaluations" in job.places,
+        typed={name: str(job.base.get(name, "")) for name in ("prompt", "negative_prompt")},
         warnings=(*job.warnings, *remarks.warnings()),
     )
 

@@ -48,9 +48,9 @@ def _warnings(plan: Plan, addons: Mapping[str, Collection[str]]) -> Iterator[str
 
 def _which(plan: Plan, cell: Cell, name: str, text: str) -> str:
     """Which of an axis' prompts it is, and whether it is put together from what the job says."""
-    said, which = plan.asked.get(name), ""
+    said, which = plan.typed.get(name), ""
     for axis, index in zip(plan.axes, cell.coordinates, strict=True):
         if name in axis.values[index].settings:
-            said = axis.values[index].settings[name]
+            said = str(axis.values[index].settings[name])
             which = f" {index + 1} of {len(axis.values)}" if len(axis.values) > 1 else ""
     return which if said == text else f"{which} as put together"

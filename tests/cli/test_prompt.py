@@ -143,8 +143,13 @@ def test_check_warns_with_places_and_says_no_more_than_is_read(farm, workspace):
     assert len(lines) == 22 and lines[-1] == "and 10 more warnings"
     assert lines[1].startswith("many.yaml:9: warning: prompt 1 of 30, character 5, '(x0': ")
     styled = f"{job.split('sweep')[0]}define_styles: {{ink: {{prompt: 'ink ('}}}}\nstyles: ink\n"
-    (workspace / "styled.yaml").write_text(styled, encoding="utf-8")
-    assert "warning: prompt as put together, character 40, '(': " in farm("check", "styled.yaml").out
+    (workspace / "styled.yaml").write_text(f"{styled}negative_prompt: blurry)\n", encoding="utf-8")
+    lines = farm("check", "styled.yaml").out.splitlines()
+    assert ["warning: prompt as put together, character 40, '(': " in line for line in lines[1:]] == [
+        True,
+        False,
+    ]
+    assert "warning: negative_prompt, character 7, ')': " in lines[2]
 
 
 def test_what_chooses_its_steps_is_guessed_as_by_check(farm):
