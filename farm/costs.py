@@ -6,7 +6,7 @@ from functools import lru_cache
 from farm.cell import Settings
 from farm.prompts.emphasis import Section, is_weighted, weighted
 from farm.prompts.strands import Said, Strand, coefficients, strands
-from farm.sampling import AUTOMATIC, BUILT_IN, Sampler, Samplers, Schedule
+from farm.sampling import AUTOMATIC, BUILT_IN, DIFFUSERS, Sampler, Samplers, Schedule
 
 _KEPT = 20_000
 """Texts that are looked at once: the cells of a job say the same again and again."""
@@ -82,7 +82,7 @@ def _is_counted(row: Sampler, settings: Settings, samplers: Samplers) -> bool:
     """Whether the model is surely asked as often as is said; of plugins' and diffusers' own, nobody knows."""
     schedule = schedule_of(row, settings.schedule, samplers)
     ours = isinstance(row.algorithm, str) and isinstance(schedule.function, str)
-    return ours and row.algorithm != "diffusers" and not row.chooses_steps
+    return ours and row.algorithm != DIFFUSERS and not row.chooses_steps
 
 
 def rows(settings: Settings, samplers: Samplers = BUILT_IN) -> int:
@@ -170,7 +170,7 @@ def _start(settings: Settings, samplers: Samplers) -> tuple[Hashable, ...]:
     row = samplers[settings.sampler]
     known = 0 if settings.sigma_max is None else row.distilled_at  # these round a sigma's time
     sigma = (settings.sigma_max, settings.zero_terminal_snr, known)
-    if row.algorithm == "diffusers" or settings.s_churn > 0:  # its first question is its own
+    if row.algorithm == DIFFUSERS or settings.s_churn > 0:  # its first question is its own
         return (settings,)
     if schedule_of(row, settings.schedule, samplers).starts_at_sigma_max:
         return (*sigma, row.starts_at_unit_variance)

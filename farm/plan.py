@@ -114,7 +114,7 @@ def compile_job(job: Job) -> Plan:
         job.places,
         _said_at_the_top(job),
         by_evaluations="evaluations" in job.places,
-        typed={name: str(job.base.get(name, "")) for name in ("prompt", "negative_prompt")},
+        typed={name: str(job.base.get(name, "")) for name in PROMPTS},
         warnings=(*job.warnings, *remarks.warnings()),
     )
 

@@ -46,5 +46,6 @@ def test_the_wheel_brings_plugins_jobs_and_the_model(elsewhere):
     table = pd.read_csv(studio / "results" / "demo" / "index.csv")
     assert list(table.status) == ["done"] * 12
     assert (table.sharpness > 0).all()
+    assert "5 of 75 tokens" in run(elsewhere, folder, "prompt", "a photo of a cat").stdout  # by CLIP's own
     where = run(elsewhere, folder, "models", "--json").stdout
     assert "shipped" in where and str(ROOT) not in where

@@ -7,6 +7,7 @@ from farm.costs import evaluations, prompt_steps
 from farm.plan import Plan
 from farm.prompts.naming import unapplied
 from farm.prompts.oddities import oddities
+from farm.settings import PROMPTS
 
 SHOWN = 20
 """Warnings about a job; a thousand prompts may have the same one."""
@@ -33,10 +34,8 @@ def _warnings(plan: Plan, addons: Mapping[str, Collection[str]]) -> Iterator[str
     for cell in sorted(plan.cells, key=lambda cell: cell.number):
         steps = prompt_steps(cell.settings, plan.samplers)
         asked = evaluations(cell.settings, plan.samplers)
-        for name, text in (
-            ("prompt", cell.settings.prompt),
-            ("negative_prompt", cell.settings.negative_prompt),
-        ):
+        for name in PROMPTS:
+            text: str = getattr(cell.settings, name)
             if (name, text, steps, asked) in seen:
                 continue
             seen.add((name, text, steps, asked))

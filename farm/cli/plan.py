@@ -47,9 +47,10 @@ def check(jobs: JobFiles, overrides: Overrides = None) -> None:
     What looks odd in a prompt, but means something, is a warning.
     """
     place = look_around(None)
+    addons = find_addons(place.workspace.model_folders)
     for compiled in load_plans(jobs, overrides or [], place):
         print(f"{compiled.name}: {counted(len(compiled.cells), 'cell')}, no mistakes")
-        for warning in shortened(prompt_warnings(compiled, find_addons(place.workspace.model_folders))):
+        for warning in shortened(prompt_warnings(compiled, addons)):
             print(warning)
 
 
