@@ -178,6 +178,7 @@ class Outcome:
         seconds: the cell's share of its device's time plus its own post-processing.
         worker: who rendered it.
         columns: what plugins found out (scores, verdicts), for the index.
+        remark: what was done otherwise than asked, in one line; empty if nothing was.
     """
 
     cell: Cell
@@ -187,3 +188,4 @@ class Outcome:
     seconds: float = 0.0
     worker: str = ""
     columns: Mapping[str, Scalar] = field(default_factory=dict)
+    remark: str = ""

@@ -17,6 +17,7 @@ from farm.resolving import completed, settled
 from farm.sampling import BUILT_IN, Samplers
 from farm.settings import PROMPTS
 from farm.wording import BadWording, Wording
+from farm.work import Need, Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Plan:
 
     def rows(self) -> int:
         """Rows that go through a UNet: an evaluation has one for each text that has a coefficient."""
-        return self.unshared_rows() - self.shared_rows()
+        return self._rows_of(self._pictures())
 
     def unshared_rows(self) -> int:
         """Rows that would go through a UNet if cells shared none."""
@@ -77,6 +78,20 @@ class Plan:
         pictures = self._pictures()
         firsts = [row for settings in pictures for row in first_rows(settings, self.samplers)]
         return len(firsts) - len(set(firsts))
+
+    def needs(self) -> dict[Size, Need]:
+        """Rows and pictures, by what their time hangs on."""
+        sizes: dict[Size, list[Settings]] = {}
+        for settings in self._pictures():
+            size = Size(settings.model, settings.precision, settings.width, settings.height)
+            sizes.setdefault(size, []).append(settings)
+        return {size: Need(self._rows_of(group), len(group)) for size, group in sizes.items()}
+
+    def _rows_of(self, group: Collection[Settings]) -> int:
+        """After those that are shared; cells of several sizes share none."""
+        firsts = [row for settings in group for row in first_rows(settings, self.samplers)]
+        unshared = sum(rows(settings, self.samplers) for settings in group)
+        return unshared - len(firsts) + len(set(firsts))
 
     def text_encodings(self) -> int:
         """How many texts are encoded: each once for a model and a clip skip, whatever its weights."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from farm.axes import Axis
 from farm.cli.jobs import load_plans, look_around
 from farm.cli.oddities import prompt_warnings, shortened
 from farm.plan import Plan
+from farm.rates import Rates
 from farm.weights.addons import find_addons
 
 BYTES_PER_PIXEL = 1.75
@@ -37,7 +39,10 @@ def plan(
     place = look_around(None)
     [compiled] = load_plans([job], overrides or [], place)
     warnings = prompt_warnings(compiled, find_addons(place.workspace.model_folders))
-    facts = facts_of(compiled) | {"warnings": warnings}
+    hashes = {name: place.hashes.known(place.checkpoints[name].path) for name in models_of(compiled)}
+    estimate = Rates().estimate(compiled.needs(), hashes)
+    time = {"estimate": asdict(estimate) if estimate else None}
+    facts = facts_of(compiled) | time | {"warnings": warnings}
     print(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else _in_words(compiled, facts))
 
 
@@ -59,6 +64,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def models_of(compiled: Plan) -> list[str]:
+    """The checkpoints that it needs."""
+    return sorted({cell.settings.model for cell in compiled.cells})
+
+
 def facts_of(compiled: Plan) -> dict[str, Any]:
     """What `farm plan --json` prints."""
     pictures = {cell.settings for cell in compiled.cells}
@@ -68,7 +78,7 @@ def facts_of(compiled: Plan) -> dict[str, Any]:
         "name": compiled.name,
         "cells": len(compiled.cells),
         "axes": {axis.name: [value.title for value in axis.values] for axis in compiled.axes},
-        "models": sorted({cell.settings.model for cell in compiled.cells}),
+        "models": models_of(compiled),
         "steps": sorted({settings.steps for settings in pictures}),
         "pictures": len(pictures),
         "evaluations": compiled.evaluations(),
@@ -92,6 +102,7 @@ def _in_words(compiled: Plan, facts: dict[str, Any]) -> str:
         f"rows through the UNet: {facts['rows']}, after {facts['shared_rows']} that are shared",
         f"text encodings: {facts['text_encodings']}",
         f"pictures on disk: about {_size(facts['bytes_on_disk'])}, if no plugin resizes them",
+        f"time: {_time(facts['estimate'])}",
     ]
     return "\n".join(lines)
 
@@ -120,6 +131,20 @@ def _in_list(title: str) -> str:
 
 def _size(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{max(1, round(size / 1e3))} kB"
+
+
+def _time(estimate: dict[str, Any] | None) -> str:
+    if estimate is None:
+        return "not known before a first run of these checkpoints at these sizes"
+    how = f"at the rate of {counted(estimate['workers'], 'worker')} on {estimate['measured']}"
+    return f"about {_duration(estimate['seconds'])}, {how}"
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}" if seconds < 10 * size else f"{seconds / size:.0f} {unit}"
+    return f"{max(1, round(seconds))} s"
 
 
 def _steps(compiled: Plan) -> Iterator[str]:

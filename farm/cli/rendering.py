@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from farm.cell import Cell, Outcome
+from farm.cell import Cell
+from farm.cli.account import Account
 from farm.cli.farms import open_farm
 from farm.cli.jobs import Place
 from farm.cli.plan import counted
 from farm.cli.progress import RunProgress
+from farm.cluster.coordinator import Done, Notice
 from farm.errors import FarmError
 from farm.plan import Plan
+from farm.rates import Rates
 from farm.results.gallery import write_gallery
 from farm.results.overview import write_overview
 from farm.results.scoring import score_stored, unscored
@@ -93,9 +96,9 @@ def _run_job(plan: Plan, place: Place, farm: _LateFarm) -> int:
         store.write_job()
         left = plan.without(store.done())
         _say(_opening(plan, left))
-        started = time.monotonic()
+        started, account = time.monotonic(), Account()
         try:
-            _render(left, store, farm)
+            _render(left, store, farm, account)
             scoreless = _score(plan, store, place)
         except KeyboardInterrupt:
             with suppress(FarmError):  # what was committed is in the journal
@@ -106,15 +109,28 @@ def _run_job(plan: Plan, place: Place, farm: _LateFarm) -> int:
             with suppress(FarmError):  # the first cause is what must be told
                 store.write_index()
             raise
-        return scoreless + _close(plan, store, len(left.cells), time.monotonic() - started)
+        failed = _close(plan, store, len(left.cells), time.monotonic() - started)
+        _tell(left, account)
+        return scoreless + failed
 
 
-def _render(left: Plan, store: Store, farm: _LateFarm) -> None:
+def _tell(planned: Plan, account: Account) -> None:
+    """What was done, beside what was planned; and how long it took, for the plans to come."""
+    for line in account.lines(planned):
+        _say(f"{planned.name}: {line}")
+    hashes = {cell.settings.model: cell.model_hash for cell in planned.cells}
+    Rates().note(account.work, hashes, len(account.works))
+
+
+def _render(left: Plan, store: Store, farm: _LateFarm, account: Account) -> None:
     indexed = time.monotonic()
     with RunProgress(left.name, len(left.cells)) as progress, closing(farm.render(left.cells)) as events:
         for event in events:
-            if not isinstance(event, Outcome):
+            if isinstance(event, Notice):
                 progress.say(f"{left.name}: {event.worker}: {event.text}")
+                continue
+            account.add(event)
+            if isinstance(event, Done):
                 continue
             with _uninterrupted():
                 store.write(event)

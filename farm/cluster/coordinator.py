@@ -11,6 +11,7 @@ from farm.cluster.queue import DEATHS_ALONE, Attempt, Queue
 from farm.cluster.tasks import CellTask, task_key, tasks_of
 from farm.cluster.worker import Report
 from farm.errors import FarmError
+from farm.work import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,20 @@ class Notice:
     put_back: int = 0
 
 
-Event = Outcome | Notice
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a worker did for a while.
+
+    Attributes:
+        worker: which one.
+        work: since it was told before.
+    """
+
+    worker: str
+    work: Work
+
+
+Event = Outcome | Notice | Done
 
 
 class Farm(Protocol):
@@ -162,7 +176,7 @@ class _Run:
         if report is None:
             return self._lose(place, reply.death)
         self._note_progress(place, report)
-        events: list[Event] = []
+        events: list[Event] = [Done(place.name, report.work)] if report.work else []
         for outcome in report.outcomes:
             events.extend(self._accept(place, outcome))
         if report.fatal:

@@ -17,12 +17,16 @@ from farm.chain import Chain
 from farm.errors import CellFailed, described
 from farm.results.infotext import png_bytes
 from farm.sampling import Samplers
+from farm.work import Work
 
 FINISHING_THREADS = 2
 """Pictures that go through plugins and PNG encoding at once, while the device goes on."""
 
 OUTBOX = 32
 """Pictures that may wait to be fetched; with this many, the device rests."""
+
+WORK_EVERY = 1.0
+"""Seconds after which what was done is added up; it is when nothing is left to do as well."""
 
 REPORTED_AT_ONCE = 16
 """The most outcomes in one report, so that a report stays within a few tens of megabytes."""
@@ -51,6 +55,10 @@ class RenderedCell(Protocol):
     def evaluations(self) -> int:
         """Of the model; 0 if it failed."""
 
+    @property
+    def remark(self) -> str:
+        """What was done otherwise than asked."""
+
 
 class CellRenderer(Protocol):
     """What a worker asks of a renderer; see `farm.render.renderer.Renderer`."""
@@ -69,6 +77,9 @@ class CellRenderer(Protocol):
     def step(self) -> Sequence[RenderedCell]:
         """Runs one batch; returns the cells that finished by it."""
 
+    def take_work(self) -> Work:
+        """What was done since this was last asked."""
+
     def close(self) -> None:
         """Drops what is in flight and ends its threads."""
 
@@ -86,12 +97,14 @@ class Report:
         hungry: how many more cells it wants.
         progress: batches and cells done so far; stands still when the worker hangs.
         fatal: why it can do nothing any more; empty while it can.
+        work: what was done since the last report, the cells of the outcomes included.
     """
 
     outcomes: tuple[Outcome, ...]
     hungry: int
     progress: int
     fatal: str = ""
+    work: Work = Work()
 
 
 class Worker:
@@ -123,6 +136,8 @@ class Worker:
         self._finishing = 0
         self._appetite = 0
         self._progress = 0
+        self._work = Work()
+        self._told = time.monotonic()  # when the work was last taken from the renderer
         self._fatal = ""
         self._closing = False
         self._pool = ThreadPoolExecutor(FINISHING_THREADS, thread_name_prefix=f"{name}-finish")
@@ -147,7 +162,8 @@ class Worker:
             self._changed.notify_all()
             # The outcomes that were there before the end are told first.
             fatal = "" if self._outbox or self._finishing else self._fatal
-            return Report(outcomes, self._hunger(), self._progress, fatal)
+            work, self._work = self._work, Work()
+            return Report(outcomes, self._hunger(), self._progress, fatal, work)
 
     def close(self) -> None:
         """Drops what is in flight and ends the threads, after the current batch."""
@@ -209,6 +225,9 @@ class Worker:
             self._appetite = renderer.hungry
             self._finishing += rendered
             self._progress += 1
+            if renderer.idle or time.monotonic() - self._told > WORK_EVERY:
+                self._work += renderer.take_work()
+                self._told = time.monotonic()
             self._changed.notify_all()
 
     def _finish(self, rendered: RenderedCell) -> None:
@@ -233,7 +252,7 @@ class Worker:
         counted = replace(rendered.cell, evaluations=rendered.evaluations)
         png = png_bytes(finished.image, counted)
         seconds = rendered.seconds + time.perf_counter() - started
-        return Outcome(counted, "done", png, "", seconds, self._name, finished.columns)
+        return Outcome(counted, "done", png, "", seconds, self._name, finished.columns, rendered.remark)
 
     def _failure(self, rendered: RenderedCell, reason: str) -> Outcome:
         return Outcome(rendered.cell, "failed", b"", reason, rendered.seconds, self._name)

@@ -1,52 +1,119 @@
 """How many rows a batch may have on a device."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 
 import torch
+
+from farm.render.buckets import bucket_of, bucket_within
+from farm.render.memory import Memory
+from farm.render.remembered import Remembered
 
 CPU_ROWS = 16
 GPU_ROWS = 64
 FULL_AREA = {"cpu": 32 * 32, "cuda": 64 * 64, "mps": 64 * 64}
 """Latents up to this many points are batched in full; larger ones in proportion fewer."""
 
+FIRST_ROWS = 4
+"""Of the first batch of a kind, where the memory that it takes can be measured."""
+
+SAFE = 0.85
+"""Of the memory that is free, how much a batch may be planned to take."""
+
 
 class Capacity:
-    """The largest batch for each batch key; out-of-memory lowers it for good.
+    """The largest batch for each batch key.
+
+    It starts from the area of the pictures. Where the device tells how much memory a batch took, the first
+    batch of a key is a small one and the measure sets the limit; where it does not, or was wrong,
+    out-of-memory lowers it. Both are remembered from run to run.
 
     Args:
         device: what the rows run on.
         rows: the largest batch of all; by the kind of device if not given.
+        memory: of the device, where it can be measured.
+        remembered: what earlier runs found out.
     """
 
-    def __init__(self, device: torch.device, rows: int | None = None) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        rows: int | None = None,
+        memory: Memory | None = None,
+        remembered: Remembered | None = None,
+    ) -> None:
         self.largest = rows or (CPU_ROWS if device.type == "cpu" else GPU_ROWS)
         self._full_area = FULL_AREA.get(device.type, 64 * 64)
-        self._lowered: dict[Hashable, int] = {}
+        self._memory = memory
+        self._remembered = Remembered() if remembered is None else remembered
+        self._limits: dict[Hashable, int] = {}  # asked for many times between two changes
 
     def limit(self, batch_key: Hashable) -> int:
         """The most rows of this key in one batch, at least 1."""
-        return min(self._by_area(batch_key), self._lowered.get(batch_key, self.largest))
+        if batch_key not in self._limits:
+            self._limits[batch_key] = self._limit(batch_key)
+        return self._limits[batch_key]
 
     def lower(self, batch_key: Hashable, rows: int) -> None:
         """Remembers that more than `rows` rows of this key do not fit."""
-        self._lowered[batch_key] = max(1, min(rows, self.limit(batch_key)))
+        self._remembered.lower(batch_key, bucket_within(max(1, min(rows, self.limit(batch_key)))))
+        self._limits.pop(batch_key)
+
+    @contextmanager
+    def watch(self, batch_key: Hashable, rows: int) -> Iterator[None]:
+        """Measures what a batch takes that runs inside of the block."""
+        if self._memory is None:
+            yield
+            return
+        if not measures(batch_key):
+            yield
+            self._limits.clear()  # what was loaded takes room from all others
+            return
+        with self._memory.watched() as used:
+            yield
+        if self._remembered.note(batch_key, bucket_of(rows), used()):
+            self._limits.pop(batch_key, None)
+
+    def _limit(self, batch_key: Hashable) -> int:
+        most = min(self._by_area(batch_key), self._remembered.most(batch_key) or self.largest)
+        if self._memory is None or not measures(batch_key):
+            return most
+        return min(most, self._fits(batch_key, self._memory))
+
+    def _fits(self, batch_key: Hashable, memory: Memory) -> int:
+        taken = self._remembered.bytes_a_row(batch_key)
+        if taken is None:
+            return FIRST_ROWS
+        return bucket_within(int(memory.free() * SAFE) // max(1, taken))
 
     def _by_area(self, batch_key: Hashable) -> int:
         shape = next((part for part in _parts(batch_key) if isinstance(part, torch.Size)), None)
         if shape is None:
             return self.largest
         area = shape[-1] * shape[-2]
-        return max(1, min(self.largest, self.largest * self._full_area // area))
+        if area <= self._full_area:
+            return self.largest
+        return bucket_within(self.largest * self._full_area // area)
+
+
+def measures(batch_key: Hashable) -> bool:
+    """Whether the memory of such batches is measured; loading a checkpoint is no batch."""
+    return _parts(batch_key)[0] != "open"
 
 
 def _parts(batch_key: Hashable) -> tuple[Hashable, ...]:
     return batch_key if isinstance(batch_key, tuple) else (batch_key,)
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device or the host had too little memory; only CUDA has an exception of its own for it."""
     text = str(error).lower()
     spoken = "out of memory" in text or "can't allocate memory" in text  # MPS, the CPU's allocator
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and spoken
     )
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Whether the device can do nothing more for this process, as after a kernel's illegal access."""
+    return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)

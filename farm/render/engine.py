@@ -4,18 +4,21 @@ import time
 from collections import deque
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
-from itertools import count
 from typing import Any, Protocol
 
 import torch
 
 from farm.questions import Draw
-from farm.render.capacity import Capacity, is_out_of_memory
+from farm.render.accounts import Accounts
+from farm.render.admission import Admission, Again
+from farm.render.capacity import Capacity, is_fatal, is_out_of_memory
 from farm.render.draws import Draws
 from farm.render.queue import Queue, Row
 from farm.render.requests import Coroutine, Request, Share
 from farm.render.shares import Shares, apart
 from farm.render.task import Task
+from farm.render.transfers import Later
+from farm.work import Work
 
 BATCHES_WAITING = 4
 """Rows and draws that wait, at most, as a multiple of a batch; more only cost memory."""
@@ -31,7 +34,7 @@ class Runner(Protocol):
     """Answers requests of one batch key."""
 
     def run(self, requests: list[Request]) -> list[Any]:
-        """One answer for each request, or an exception in its place."""
+        """One answer for each request, or an exception or a `Later` in its place."""
         ...
 
 
@@ -52,22 +55,13 @@ class Finished:
     seconds: float
 
 
-@dataclass(slots=True)
-class Counters:
-    """What the engine has done so far."""
-
-    batches: int = 0
-    rows: int = 0
-    predicted_rows: int = 0
-    shared_answers: int = 0
-
-
 class Engine:
     """Runs coroutines together on one device.
 
     An exception ends the coroutine it belongs to and no other; all answers of a batch exist before any
     coroutine advances; coroutines that wait for a shared recipe hold no room in a batch. Noise is drawn in
-    threads while the device works; the order of a source's numbers does not depend on them.
+    threads while the device works; the order of a source's numbers does not depend on them. Too little
+    memory makes batches smaller; a coroutine that dies of it begins again with fewer beside it.
 
     Args:
         runner: answers the requests.
@@ -83,48 +77,55 @@ class Engine:
         share_budget: int = SHARE_BUDGET,
         draws: Draws | None = None,
     ) -> None:
-        self.counters = Counters()
+        self.accounts = Accounts()
         self._runner = runner
         self._capacity = capacity
         self._queue = Queue()
         self._shares = Shares(share_budget)
         self._draws = Draws() if draws is None else draws
-        self._orders = count()
-        self._submitted: dict[Hashable, Coroutine] = {}
-        self._running: dict[Hashable, Task] = {}
+        self._admission = Admission()
         self._ready: deque[Task] = deque()
+        self._late: deque[tuple[Task, int, Later]] = deque()
         self._finished: list[Finished] = []
 
-    def submit(self, name: Hashable, coroutine: Coroutine) -> None:
+    def submit(self, name: Hashable, coroutine: Coroutine, again: Again | None = None) -> None:
         """Lets a coroutine wait for its turn.
+
+        Args:
+            name: of the coroutine, in what `step` returns.
+            coroutine: to run.
+            again: makes it anew, if it should be tried again when it dies for want of memory.
 
         Raises:
             ValueError: if a coroutine of this name is in flight.
         """
-        if name in self._submitted or name in self._running:
+        if name in self._admission:
             raise ValueError(f"a coroutine named {name!r} is in flight already")
-        self._submitted[name] = coroutine
+        self._admission.add(name, coroutine, again)
 
     def cancel(self, name: Hashable) -> None:
         """Ends a coroutine without a result; shared recipes that only it waited for end with it."""
-        if (waiting := self._submitted.pop(name, None)) is not None:
-            waiting.close()
-        elif (task := self._running.pop(name, None)) is not None:
+        if (task := self._admission.withdraw(name)) is not None:
             self._drop(task)
 
     @property
     def in_flight(self) -> int:
         """Coroutines submitted and not finished."""
-        return len(self._submitted) + len(self._running)
+        return self._admission.waiting + len(self._admission.running)
 
     @property
     def waiting(self) -> int:
         """Coroutines submitted that have not begun."""
-        return len(self._submitted)
+        return self._admission.waiting
 
     def step(self) -> list[Finished]:
-        """Answers one batch and advances whoever waited for it; returns the coroutines that ended by it."""
-        with torch.inference_mode():
+        """Answers one batch and advances whoever waited for it; returns the coroutines that ended by it.
+
+        Raises:
+            torch.AcceleratorError: the device can do nothing more for this process.
+        """
+        with torch.inference_mode(), self.accounts.stepping():
+            self._deliver_late()
             if self._is_full():
                 self._hand_out(frozenset())
             self._admit()
@@ -133,20 +134,25 @@ class Engine:
                 self._hand_out(missed)
             if rows := self._queue.take(self._capacity.limit):
                 self._answer(rows)
+            elif self._late:
+                self._wait_for_late()
             finished, self._finished = self._finished, []
         return finished
 
+    def take_work(self) -> Work:
+        """What was done since this was last asked."""
+        accounts, self.accounts = self.accounts, Accounts()
+        return accounts.work()
+
     def close(self) -> None:
         """Ends what is in flight, and the threads."""
-        for name in (*self._submitted, *self._running):
+        for name in self._admission.names:
             self.cancel(name)
         self._draws.close()
 
     def _admit(self) -> None:
-        while self._submitted and self._has_room():
-            name = next(iter(self._submitted))
-            task = Task(name, self._submitted.pop(name), next(self._orders))
-            self._running[name] = task
+        most = BATCHES_IN_FLIGHT * self._capacity.largest
+        while self._has_room() and (task := self._admission.begin(most)) is not None:
             self._ready.append(task)
             self._advance_ready()
 
@@ -154,41 +160,54 @@ class Engine:
         return self._queue.fullness(self._capacity.limit) >= 1
 
     def _has_room(self) -> bool:
-        largest = self._capacity.largest
-        return (
-            not self._is_full()
-            and len(self._queue) + len(self._draws) < BATCHES_WAITING * largest
-            and len(self._running) < BATCHES_IN_FLIGHT * largest
-        )
+        most = BATCHES_WAITING * self._capacity.largest
+        return len(self._queue) + len(self._draws) < most and not self._is_full()
 
     def _answer(self, rows: list[Row]) -> None:
-        started = time.perf_counter()
+        request, started = rows[0].request, time.perf_counter()
+        possible = self._capacity.limit(request.batch_key)
         try:
-            answers = self._runner.run([row.request for row in rows])
+            with self._capacity.watch(request.batch_key, len(rows)):
+                answers = self._runner.run([row.request for row in rows])
         except Exception as error:
+            if is_fatal(error):
+                raise
             if is_out_of_memory(error):
-                self._capacity.lower(rows[0].request.batch_key, len(rows) - len(rows) // 2)
+                self._capacity.lower(request.batch_key, len(rows) - len(rows) // 2)
             if len(rows) > 1:
+                self.accounts.lost(time.perf_counter() - started)
                 self._queue.retry_in_halves(rows)
                 return
             answers = [error]
-        self._count(rows, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self.accounts.answered(request, len(rows), possible, seconds)
         for row, answer in zip(rows, answers, strict=True):
-            self._deliver(row.task, row.slot, answer)
-        self._advance_ready()
-
-    def _count(self, rows: list[Row], seconds: float) -> None:
-        self.counters.batches += 1
-        self.counters.rows += len(rows)
-        self.counters.predicted_rows += 0 if rows[0].request.prepares else len(rows)
-        for row in rows:
             row.task.seconds += seconds / len(rows)
+            if isinstance(answer, Later):
+                self._late.append((row.task, row.slot, answer))
+            else:
+                self._deliver(row.task, row.slot, answer)
+        self._advance_ready()
 
     def _hand_out(self, missed: frozenset[int]) -> None:
         """Passes on what has been drawn by now, and waits for these draws before."""
-        for each in self._draws.wait_for(missed):
+        with self.accounts.waiting():
+            drawn = self._draws.wait_for(missed)
+        for each in drawn:
             self._deliver(*each)
         self._advance_ready()
+
+    def _deliver_late(self) -> None:
+        """Passes on what has come from the device by now; it comes in the order in which it was asked for."""
+        while self._late and self._late[0][2].is_there:
+            task, slot, answer = self._late.popleft()
+            self._deliver(task, slot, answer.get())
+        self._advance_ready()
+
+    def _wait_for_late(self) -> None:
+        task, slot, answer = self._late.popleft()
+        self._deliver(task, slot, answer.get())
+        self._deliver_late()
 
     def _deliver(self, task: Task, slot: int, answer: Any) -> None:
         if task.accept(slot, answer):
@@ -227,20 +246,23 @@ class Engine:
     def _ask_share(self, task: Task, slot: int, request: Share) -> None:
         answer, is_there = self._shares.answer(request.key)
         if is_there:
-            self.counters.shared_answers += 1
+            self.accounts.shared(request.is_row)
             self._deliver(task, slot, answer)
             return
         started = self._shares.wait(task, slot, request)
         if started is None:
-            self.counters.shared_answers += 1
+            self.accounts.shared(request.is_row)
         else:
             self._ready.appendleft(started)
 
     def _end(self, task: Task, result: Any, error: Exception | None) -> None:
         if task.is_shared:
             self._settle(task, apart(result), error)
+        elif error is not None and is_out_of_memory(error) and self._admission.begin_again(task.name):
+            self.accounts.again += 1
+            self._shares.forget()
         else:
-            del self._running[task.name]
+            self._admission.end(task.name)
             self._finished.append(Finished(task.name, result, error, task.seconds))
 
     def _settle(self, task: Task, result: Any, error: Exception | None) -> None:
@@ -254,6 +276,7 @@ class Engine:
     def _drop(self, task: Task) -> None:
         self._queue.discard(task)
         self._draws.discard(task)
+        self._late = deque(each for each in self._late if each[0] is not task)
         task.coroutine.close()
         for orphan in self._orphans(task):
             self._drop(orphan)

@@ -140,7 +140,7 @@ class Guidance:
 
 
 def _shared(key: Hashable, row: Predict) -> Share:
-    return Share(key, lambda _: predict(row))
+    return Share(key, lambda _: predict(row), is_row=True)
 
 
 def _combined(outputs: Sequence[torch.Tensor], coefficients: Sequence[float]) -> torch.Tensor:

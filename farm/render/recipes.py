@@ -12,12 +12,13 @@ from farm.costs import schedule_of
 from farm.diffusers_schedulers import BadScheduler
 from farm.errors import CellFailed
 from farm.questions import Draw, NoiseSource
+from farm.render.broken import Broken, Fault
 from farm.render.conditioning import conditions_of
 from farm.render.distilled import distilled
 from farm.render.guidance import Condition, Guidance, Origin, Sampled, guided
 from farm.render.noise import CellNoise
 from farm.render.parameterization import Parameterization, parameterization_of
-from farm.render.requests import Coroutine, Decode, Open, Weights
+from farm.render.requests import LATENT_SCALE, Coroutine, Decode, Open, Weights
 from farm.render.runner import Model
 from farm.render.samplers import SAMPLERS
 from farm.render.samplers.added import named
@@ -27,7 +28,6 @@ from farm.render.schedules import sigmas_for
 from farm.sampling import BUILT_IN, DIFFUSERS, Sampler, Samplers, Schedule
 
 LATENT_CHANNELS = 4
-LATENT_SCALE = 8
 
 
 class Picture(NamedTuple):
@@ -36,10 +36,12 @@ class Picture(NamedTuple):
     Attributes:
         pixels: uint8 `(height, width, 3)`.
         evaluations: of the model.
+        remark: what was done otherwise than asked, in one line; empty if nothing was.
     """
 
     pixels: torch.Tensor
     evaluations: int
+    remark: str = ""
 
 
 def text_to_image(settings: Settings, samplers: Samplers = BUILT_IN) -> Coroutine:
@@ -48,6 +50,9 @@ def text_to_image(settings: Settings, samplers: Samplers = BUILT_IN) -> Coroutin
     Args:
         settings: resolved.
         samplers: that there are.
+
+    Raises:
+        Broken: there is nothing to be seen on it; at fp32 there may be.
     """
     weights = weights_of(settings)
     model: Model = yield Open(weights)
@@ -55,7 +60,19 @@ def text_to_image(settings: Settings, samplers: Samplers = BUILT_IN) -> Coroutin
     chosen = _rows(settings, samplers)
     conditions = yield from conditions_of(settings, weights, model, samplers)
     sampled: Sampled = yield from _sample(settings, weights, model, conditions, chosen)
-    return Picture((yield Decode(weights, sampled.latents)), sampled.evaluations)
+    pixels, remark = yield from _decoded(weights, model, sampled.latents)
+    return Picture(pixels, sampled.evaluations, remark)
+
+
+def _decoded(weights: Weights, model: Model, latents: torch.Tensor) -> Coroutine:
+    """The picture, and a remark on it. What overflows in a VAE at half precision is decoded in fp32."""
+    try:
+        return (yield Decode(weights, latents)), ""
+    except Broken as broken:
+        if model.is_precise or broken.fault is Fault.LATENTS:
+            raise
+        remark = f"decoded at fp32, since {broken.fault.value}"
+    return (yield Decode(weights, latents, precise=True)), remark
 
 
 def weights_of(settings: Settings) -> Weights:

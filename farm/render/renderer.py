@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -10,16 +10,21 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from farm.cell import Cell
+from farm.cache_file import cache_path
+from farm.cell import Cell, Settings
 from farm.errors import CellFailed, described
+from farm.render.broken import Broken
 from farm.render.capacity import Capacity
-from farm.render.device import leave_cores_free
+from farm.render.device import dtype_for, leave_cores_free
 from farm.render.engine import Engine, Finished
+from farm.render.memory import memory_of
 from farm.render.recipes import Picture, text_to_image, weights_of
+from farm.render.remembered import Remembered
 from farm.render.requests import Weights
 from farm.render.runner import LOADED_AT_ONCE, Runner
 from farm.sampling import BUILT_IN, Samplers
 from farm.weights.checkpoint import Networks, load_checkpoint
+from farm.work import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,7 @@ class Rendered:
         error: one line; empty if it did not fail.
         seconds: its share of the device's time.
         evaluations: of the model; 0 if it failed.
+        remark: what was done otherwise than asked; empty if nothing was.
     """
 
     cell: Cell
@@ -39,6 +45,26 @@ class Rendered:
     error: str
     seconds: float
     evaluations: int = 0
+    remark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """One try at a cell.
+
+    Attributes:
+        cell: which one.
+        samplers: that it can name.
+        settings: the cell's, but for the precision of a second try.
+        seconds: of the device, that earlier tries took.
+        remark: why it is not the first.
+    """
+
+    cell: Cell
+    samplers: Samplers
+    settings: Settings
+    seconds: float = 0.0
+    remark: str = ""
 
 
 class Renderer:
@@ -51,14 +77,14 @@ class Renderer:
     """
 
     def __init__(self, checkpoints: Mapping[str, Path], device: str, rows: int | None = None) -> None:
-        target = torch.device(device)
-        leave_cores_free(target)
-        self._capacity = Capacity(target, rows)
-        self._runner = Runner(partial(_load, checkpoints), target)
+        self._device = torch.device(device)
+        leave_cores_free(self._device)
+        self._capacity = _capacity(self._device, rows)
+        self._runner = Runner(partial(_load, checkpoints), self._device)
         self._engine = Engine(self._runner, self._capacity)
         self._names = count()  # cells of several jobs can have the same number
-        self._cells: dict[Hashable, Cell] = {}
-        self._held_back: deque[tuple[Cell, Samplers]] = deque()
+        self._tries: dict[Hashable, _Try] = {}
+        self._held_back: deque[_Try] = deque()
 
     @property
     def hungry(self) -> int:
@@ -68,7 +94,11 @@ class Renderer:
     @property
     def idle(self) -> bool:
         """Whether nothing is in flight."""
-        return not (self._cells or self._held_back)
+        return not (self._tries or self._held_back)
+
+    def take_work(self) -> Work:
+        """What was done since this was last asked."""
+        return self._engine.take_work()
 
     def submit(self, cell: Cell, samplers: Samplers = BUILT_IN) -> None:
         """Lets a cell wait for its turn.
@@ -77,42 +107,66 @@ class Renderer:
             cell: to render.
             samplers: that it can name.
         """
-        self._held_back.append((cell, samplers))
+        self._held_back.append(_Try(cell, samplers, cell.settings))
 
     def step(self) -> list[Rendered]:
         """Runs one batch; returns the cells that finished by it, often none."""
         self._let_in()
-        return [self._rendered(finished) for finished in self._engine.step()]
+        ended = [self._rendered(finished) for finished in self._engine.step()]
+        return [rendered for rendered in ended if rendered is not None]
 
     def close(self) -> None:
         """Drops what is in flight and ends the threads that draw noise."""
         self._engine.close()
-        self._cells.clear()
+        self._tries.clear()
         self._held_back.clear()
 
     def _let_in(self) -> None:
         """Not more checkpoints in flight than stay loaded, or every batch would load one again."""
         in_use = self._in_use()
         while self._held_back:
-            in_use.add(weights_of(self._held_back[0][0].settings))
+            in_use.add(weights_of(self._held_back[0].settings))
             if len(in_use) > LOADED_AT_ONCE:
                 return
-            name, (cell, samplers) = next(self._names), self._held_back.popleft()
-            self._cells[name] = cell
-            self._engine.submit(name, text_to_image(cell.settings, samplers))
+            name, one = next(self._names), self._held_back.popleft()
+            self._tries[name] = one
+            begin = partial(text_to_image, one.settings, one.samplers)
+            self._engine.submit(name, begin(), begin)
 
     def _in_use(self) -> set[Weights]:
-        return {weights_of(cell.settings) for cell in self._cells.values()}
+        return {weights_of(one.settings) for one in self._tries.values()}
 
-    def _rendered(self, finished: Finished) -> Rendered:
-        cell = self._cells.pop(finished.name)
-        if (weights := weights_of(cell.settings)) not in self._in_use():
+    def _rendered(self, finished: Finished) -> Rendered | None:
+        """What a try came to; None if the cell is tried again."""
+        one = self._tries.pop(finished.name)
+        if (weights := weights_of(one.settings)) not in self._in_use():
             self._runner.done_with(weights)
+        seconds = one.seconds + finished.seconds
+        if isinstance(finished.error, Broken) and not self._is_precise(one.settings):
+            self._try_precisely(replace(one, seconds=seconds), finished.error)
+            return None
         if finished.error is not None:
-            return Rendered(cell, None, described(finished.error), finished.seconds)
+            again = ", at fp32 too" if isinstance(finished.error, Broken) and one.remark else ""
+            return Rendered(one.cell, None, described(finished.error) + again, seconds)
         picture: Picture = finished.result
         image = Image.fromarray(picture.pixels.numpy())
-        return Rendered(cell, image, "", finished.seconds, picture.evaluations)
+        return Rendered(one.cell, image, "", seconds, picture.evaluations, one.remark or picture.remark)
+
+    def _is_precise(self, settings: Settings) -> bool:
+        return dtype_for(settings.precision, self._device) == torch.float32
+
+    def _try_precisely(self, one: _Try, broken: Broken) -> None:
+        """All networks in fp32, after the cells that are waiting: it can be another load."""
+        self._engine.accounts.again += 1
+        settings = replace(one.settings, precision="fp32")
+        remark = f"rendered at fp32, since {broken.fault.value}"
+        self._held_back.append(replace(one, settings=settings, remark=remark))
+
+
+def _capacity(device: torch.device, rows: int | None) -> Capacity:
+    memory = memory_of(device)
+    known = Remembered(memory.name, cache_path("capacity.json")) if memory else Remembered()
+    return Capacity(device, rows, memory, known)
 
 
 def _load(checkpoints: Mapping[str, Path], name: str, device: torch.device, dtype: torch.dtype) -> Networks:

@@ -6,6 +6,11 @@ from typing import Any, ClassVar
 
 import torch
 
+from farm.work import Kind
+
+LATENT_SCALE = 8
+"""Pixels of a picture for each point of its latents, along a side."""
+
 Coroutine = Generator[Any, Any, Any]
 """Yields a request, or a tuple of requests to have them answered together; is sent the answer(s)."""
 
@@ -30,10 +35,12 @@ class Share:
     Attributes:
         key: equal keys share one answer; it must name everything the answer depends on.
         recipe: makes the coroutine, given a random generator that is derived from the key alone.
+        is_row: whether it stands for one row of the UNet.
     """
 
     key: Hashable
     recipe: Callable[[torch.Generator], Coroutine]
+    is_row: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +54,11 @@ class Open:
     def batch_key(self) -> Hashable:
         """Askers of one checkpoint are answered together."""
         return ("open", self.weights)
+
+    @property
+    def kind(self) -> Kind:
+        """What its time hangs on."""
+        return Kind("open", *_named(self.weights))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +80,11 @@ class EncodeText:
     def batch_key(self) -> Hashable:
         """Chunks of equal length and depth batch together."""
         return ("encode text", self.weights, len(self.tokens), self.clip_skip)
+
+    @property
+    def kind(self) -> Kind:
+        """What its time hangs on."""
+        return Kind("encode text", *_named(self.weights), tokens=len(self.tokens))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,6 +109,11 @@ class Predict:
         """Rows of equal weights and shapes batch together, whatever their sampler, step or scale."""
         return ("predict", self.weights, self.input.shape, self.conditioning.shape)
 
+    @property
+    def kind(self) -> Kind:
+        """What its time hangs on."""
+        return Kind("predict", *_named(self.weights), *_pixels(self.input), len(self.conditioning))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decode:
@@ -100,16 +122,32 @@ class Decode:
     Attributes:
         weights: whose VAE.
         latents: `(4, height/8, width/8)`, as the sampler leaves them.
+        precise: whether the VAE works in fp32, whatever the precision of the weights.
     """
 
     prepares: ClassVar[bool] = False
     weights: Weights
     latents: torch.Tensor
+    precise: bool = False
 
     @property
     def batch_key(self) -> Hashable:
         """Latents of equal weights and size batch together."""
-        return ("decode", self.weights, self.latents.shape)
+        return ("decode", self.weights, self.latents.shape, self.precise)
+
+    @property
+    def kind(self) -> Kind:
+        """What its time hangs on."""
+        return Kind("decode", *_named(self.weights), *_pixels(self.latents))
+
+
+def _named(weights: Weights) -> tuple[str, str]:
+    return weights.model, weights.precision
+
+
+def _pixels(latents: torch.Tensor) -> tuple[int, int]:
+    height, width = latents.shape[-2:]
+    return width * LATENT_SCALE, height * LATENT_SCALE
 
 
 Request = Open | EncodeText | Predict | Decode

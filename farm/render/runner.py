@@ -1,16 +1,19 @@
 """The tensors: batches of requests become calls of networks."""
 
+import copy
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from farm.errors import CellFailed
+from farm.render.broken import Broken, Fault
+from farm.render.buckets import BUCKETS
 from farm.render.capacity import is_out_of_memory
 from farm.render.device import dtype_for
 from farm.render.requests import Decode, EncodeText, Open, Predict, Request, Weights
+from farm.render.transfers import Transfers
 from farm.weights.checkpoint import Networks
 from farm.weights.tokenizer import Tokenizer
 
@@ -29,12 +32,14 @@ class Model:
         text_layers: of the text encoder; the largest clip_skip.
         tokenizer: turns texts into what the text encoder takes.
         device: where its tensors lie.
+        is_precise: whether its networks work in fp32, so that nothing is left to try where numbers overflow.
     """
 
     scheduler_config: Mapping[str, Any]
     text_layers: int
     tokenizer: Tokenizer
     device: torch.device
+    is_precise: bool = True
 
 
 class Runner:
@@ -43,16 +48,18 @@ class Runner:
     Args:
         load: reads a checkpoint, by its name, onto a device in a type.
         device: what the networks run on.
-        bucket: rows of every call of a network. Fewer are filled up with copies of the first, more go in
-            several calls: an answer then does not depend, to the bit, on who else was in its batch.
-            A call that does not fit into memory will not fit in halves either.
+        buckets: the sizes that calls of networks have, rising. A batch between two of them is filled up with
+            copies of its first row, so that an answer does not depend, to the bit, on who else is in a batch
+            of its bucket; one beyond the largest goes in several calls.
     """
 
-    def __init__(self, load: LoadNetworks, device: torch.device, bucket: int | None = None) -> None:
+    def __init__(self, load: LoadNetworks, device: torch.device, buckets: Sequence[int] = BUCKETS) -> None:
         self._load = load
         self._device = device
-        self._bucket = bucket
+        self._buckets = tuple(buckets)
+        self._transfers = Transfers(device)
         self._loaded: OrderedDict[Weights, Networks] = OrderedDict()
+        self._precise_vaes: dict[Weights, Any] = {}
         self._answers: dict[type, Callable[[Any], list[Any]]] = {
             Open: self._open,
             EncodeText: self._encode_text,
@@ -63,13 +70,14 @@ class Runner:
     def run(self, requests: list[Request]) -> list[Any]:
         """Answers requests of one batch key, each by its own answer or exception."""
         answer = self._answers[type(requests[0])]
-        if self._bucket is None or isinstance(requests[0], Open):
+        if isinstance(requests[0], Open):
             return answer(requests)
         answers: list[Any] = []
-        for start in range(0, len(requests), self._bucket):
-            rows = requests[start : start + self._bucket]
-            filling = [rows[0]] * (self._bucket - len(rows))
-            answers += answer([*rows, *filling])[: len(rows)]
+        for start in range(0, len(requests), self._buckets[-1]):
+            rows = requests[start : start + self._buckets[-1]]
+            size = next(bucket for bucket in self._buckets if bucket >= len(rows))
+            answers += answer([*rows, *[rows[0]] * (size - len(rows))])[: len(rows)]
+        self._transfers.pace()
         return answers
 
     def done_with(self, weights: Weights) -> None:
@@ -80,7 +88,7 @@ class Runner:
     def _networks(self, weights: Weights) -> Networks:
         if weights not in self._loaded:
             while len(self._loaded) >= LOADED_AT_ONCE:
-                self._loaded.popitem(last=False)
+                self._precise_vaes.pop(self._loaded.popitem(last=False)[0], None)
             self._loaded[weights] = self._load_making_room(weights)
         self._loaded.move_to_end(weights)
         return self._loaded[weights]
@@ -97,6 +105,7 @@ class Runner:
             if not (self._loaded and is_out_of_memory(error)):
                 raise
         self._loaded.clear()
+        self._precise_vaes.clear()
         return self._load(weights.model, self._device, dtype)
 
     def _open(self, requests: list[Open]) -> list[Any]:
@@ -115,11 +124,12 @@ class Runner:
             # not the networks themselves: whoever holds a Model must not keep them on the device
             tokenizer=Tokenizer(networks.tokenizer, networks.text_encoder.config.max_position_embeddings),
             device=self._device,
+            is_precise=self._dtype(weights) == torch.float32,
         )
 
     def _encode_text(self, requests: list[EncodeText]) -> list[Any]:
         encoder = self._networks(requests[0].weights).text_encoder
-        tokens = torch.tensor([request.tokens for request in requests], device=self._device)
+        tokens = self._transfers.put([request.tokens for request in requests], torch.int64)
         output = encoder(tokens, output_hidden_states=True)
         states = output.hidden_states[-requests[0].clip_skip]
         return list(encoder.final_layer_norm(states).unbind(0))
@@ -128,22 +138,45 @@ class Runner:
         weights = requests[0].weights
         output = self._networks(weights).unet(
             torch.stack([row.input for row in requests]).to(self._dtype(weights)),
-            torch.tensor([row.time for row in requests], dtype=torch.float32).to(self._device),
+            self._transfers.put([row.time for row in requests], torch.float32),
             encoder_hidden_states=torch.stack([row.conditioning for row in requests]),
             return_dict=False,
         )[0]
         return list(output.float().unbind(0))
 
     def _decode(self, requests: list[Decode]) -> list[Any]:
-        weights = requests[0].weights
-        vae = self._networks(weights).vae
-        latents = torch.stack([row.latents for row in requests]) / vae.config.scaling_factor
-        pictures = vae.decode(latents.to(self._dtype(weights)), return_dict=False)[0].float()
-        finite = pictures.isfinite().flatten(1).all(1)
+        """What is wrong with a picture is found out on the device, and comes with it without a wait."""
+        weights, precise = requests[0].weights, requests[0].precise
+        vae = self._precise_vae(weights) if precise else self._networks(weights).vae
+        dtype = torch.float32 if precise else self._dtype(weights)
+        latents = torch.stack([row.latents for row in requests])
+        pictures = vae.decode((latents / vae.config.scaling_factor).to(dtype), return_dict=False)[0].float()
         pixels = ((pictures / 2 + 0.5).clamp(0, 1).nan_to_num() * 255).round().to(torch.uint8)
-        pixels, finite = pixels.permute(0, 2, 3, 1).cpu(), finite.cpu()
-        return [row if ok else _not_finite() for row, ok in zip(pixels, finite.tolist(), strict=True)]
+        marks = torch.stack((_finite(latents), _finite(pictures), pixels.flatten(1).any(1)), 1)
+        answers: list[Any] = self._transfers.fetch((pixels.permute(0, 2, 3, 1), marks), _pictures)
+        return answers
+
+    def _precise_vae(self, weights: Weights) -> Any:
+        networks = self._networks(weights)
+        if weights not in self._precise_vaes:
+            self._precise_vaes[weights] = copy.deepcopy(networks.vae).float()
+        return self._precise_vaes[weights]
 
 
-def _not_finite() -> CellFailed:
-    return CellFailed("the picture holds NaN or infinite values; precision: fp32 may help")
+def _finite(tensors: torch.Tensor) -> torch.Tensor:
+    return tensors.isfinite().flatten(1).all(1)
+
+
+def _pictures(fetched: list[torch.Tensor]) -> list[Any]:
+    """On the host: each picture, or what is wrong with it."""
+    pixels, marks = fetched
+    faults = [_fault(*map(bool, row)) for row in marks.tolist()]
+    return [row if fault is None else Broken(fault) for row, fault in zip(pixels, faults, strict=True)]
+
+
+def _fault(latents: bool, picture: bool, lit: bool) -> Fault | None:
+    if not latents:
+        return Fault.LATENTS
+    if not picture:
+        return Fault.PICTURE
+    return None if lit else Fault.BLACK

@@ -75,6 +75,11 @@ class Shares:
         while self._held > self._budget:
             self._held -= size_of(self._answers.popitem(last=False)[1])
 
+    def forget(self) -> None:
+        """Lets go of all answers that are kept: memory is short."""
+        self._answers.clear()
+        self._held = 0
+
     def leave(self, key: Hashable, task: Task) -> Task | None:
         """Stops `task` waiting for a recipe; returns the recipe's task if nobody is left who waits."""
         running = self._running[key]

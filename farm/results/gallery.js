@@ -222,6 +222,7 @@ function show(cell) {
   fact(facts, "worker", cell.worker);
   fact(facts, "finished", cell.finished);
   fact(facts, "attempts", cell.attempts);
+  fact(facts, "remark", cell.remark);
   fact(facts, "file", cell.file);
   fact(facts, "key", cell.key);
   element("facts").replaceChildren(...facts);

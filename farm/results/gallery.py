@@ -98,7 +98,7 @@ def _entry(cell: Cell, record: Record | None, own: list[str]) -> dict[str, Any]:
     if record:
         entry |= {
             name: getattr(record, name)
-            for name in ("file", "error", "seconds", "worker", "finished", "attempts")
+            for name in ("file", "error", "remark", "seconds", "worker", "finished", "attempts")
         }
         entry["columns"] = {
             name: value if not isinstance(value, float) or math.isfinite(value) else str(value)

@@ -17,7 +17,7 @@ from farm.results.writing import shown
 
 INDEX = "index.csv"
 _COLUMNS = (*SETTING_NAMES, "evaluations")
-_OUTCOME = ("seconds", "worker", "error")
+_OUTCOME = ("seconds", "worker", "error", "remark")
 _SUSPECT = frozenset("'=+-@\t\r")
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -108,7 +108,7 @@ def _row(plan: Plan, cell: Cell, settings: Iterable[str], record: Record | None)
     yield record.file if record else ""
     yield from (_setting(name, cell, record) for name in settings)
     yield cell.model_hash
-    yield from (record.seconds, record.worker, record.error) if record else ("", "", "")
+    yield from (getattr(record, name) if record else "" for name in _OUTCOME)
 
 
 def _on_axis(plan: Plan, place: int, cell: Cell) -> SettingValue:

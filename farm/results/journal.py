@@ -34,6 +34,7 @@ class Record:
         attempts: how often it was tried, this one included.
         columns: what plugins found out.
         evaluations: of the model, as counted; 0 in journals of before.
+        remark: what was done otherwise than asked; empty if nothing was.
         scores: the uses of scoring plugins that the columns have the answers of, as `PluginUse.identity`.
     """
 
@@ -48,6 +49,7 @@ class Record:
     finished: str = ""
     attempts: int = 1
     evaluations: int = 0
+    remark: str = ""
     columns: Mapping[str, Scalar] = field(default_factory=dict)
     scores: Sequence[str] = ()
 

@@ -139,6 +139,7 @@ class Store:
             seconds=round(outcome.seconds, 4),
             worker=outcome.worker,
             evaluations=outcome.cell.evaluations if done else 0,
+            remark=outcome.remark,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             columns=dict(outcome.columns),
             scores=_scores(outcome.cell) if done else (),

@@ -4,13 +4,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
+from farm.cache_file import CacheFile, cache_path
 from farm.errors import FarmError, described
 
 CHECKPOINT_FOLDER = "Stable-diffusion"
@@ -126,16 +124,17 @@ class Hashes:
     """
 
     def __init__(self, cache: Path | None = None) -> None:
-        self._cache = cache or user_cache_path("farm-sd") / "hashes.json"
-        self._known: dict[str, str] = self._read()
+        self._cache = CacheFile(cache or cache_path("hashes.json"))
+        self._known: dict[str, str] = self._cache.read()
 
     def of(self, folder: Path) -> str:
         """SHA-256 in hex over the names and contents of a diffusers folder, reading what is not known."""
         files = content_files(folder)
         unknown = [file for file in files if _stamp(file) not in self._known]
-        self._known.update({_stamp(file): _sha256(file) for file in unknown})
-        if unknown:
-            self._write()
+        found = {_stamp(file): _sha256(file) for file in unknown}
+        self._known.update(found)
+        if found:
+            self._cache.update(found)
         return self._combined(folder, files)
 
     def known(self, folder: Path) -> str:
@@ -146,22 +145,6 @@ class Hashes:
     def _combined(self, folder: Path, files: Iterable[Path]) -> str:
         lines = [f"{file.relative_to(folder).as_posix()} {self._known[_stamp(file)]}\n" for file in files]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-    def _read(self) -> dict[str, str]:
-        try:
-            content = json.loads(self._cache.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}  # a cache that is absent or torn is made again
-        return content if isinstance(content, dict) else {}
-
-    def _write(self) -> None:
-        whole = self._cache.with_suffix(f".{os.getpid()}.tmp")
-        with suppress(
-            OSError
-        ):  # without a cache, as in a container's read-only home, the next run reads again
-            self._cache.parent.mkdir(parents=True, exist_ok=True)
-            whole.write_text(json.dumps(self._known), encoding="utf-8")
-            whole.replace(self._cache)
 
 
 def hash_all(checkpoints: Mapping[str, Checkpoint], names: Iterable[str], hashes: Hashes) -> dict[str, str]:

@@ -37,6 +37,7 @@ def workspace(tmp_path, tiny_model, monkeypatch):
     (tmp_path / "small.yaml").write_text(JOB, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path
 
 

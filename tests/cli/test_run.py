@@ -30,6 +30,25 @@ def test_a_job_becomes_pictures_an_index_sheets_and_a_page(farm, workspace):
     assert "small" in (workspace / "results" / "index.html").read_text(encoding="utf-8")
 
 
+def test_a_run_ends_with_what_was_done_which_is_what_was_planned(farm, workspace):
+    assert "time: not known before a first run" in farm("plan", "small.yaml").out
+    planned = json.loads(farm("plan", "small.yaml", "--json").out)
+    assert planned["estimate"] is None
+    said = farm("run", "small.yaml", "--inline").err
+    done = f"{planned['evaluations']} evaluations, {planned['rows']} rows through the UNet"
+    assert f"small: {done}; {planned['shared_rows']} more were shared" in said and "than planned" not in said
+    assert re.search(r"small: batches \d+% full; \d+\.\d s of work: UNet \d+%, VAE \d+%", said)
+    assert re.search(r"time: about .*, at the rate of 1 worker on 20\d\d-", farm("plan", "small.yaml").out)
+    estimate = json.loads(farm("plan", "small.yaml", "--set", "cfg_scale=1,3,5", "--json").out)["estimate"]
+    assert 0 < estimate["seconds"] < 60 and estimate["workers"] == 1
+    assert json.loads(farm("plan", "small.yaml", "--set", "width=96", "--json").out)["estimate"] is None
+
+
+def test_what_was_done_otherwise_than_planned_is_said(farm, workspace):
+    said = farm("run", "small.yaml", "--inline", "--set", "sampler=DPM adaptive", "--set", "cfg_scale=4").err
+    assert re.search(r"that is \d+ rows (more|fewer) than planned: a sampler chooses its own steps", said)
+
+
 def test_what_is_there_is_not_rendered_again(farm, workspace):
     farm("run", "small.yaml", "--inline")
     before = journal(workspace)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from farm.cell import Cell, Settings
 from farm.sampling import Samplers
+from farm.work import Kind, Tally, Work
 
 MODEL = "paint"
 
@@ -21,6 +22,7 @@ class Painted:
     error: str
     seconds: float
     evaluations: int = 0
+    remark: str = ""
 
 
 class Painter:
@@ -32,6 +34,7 @@ class Painter:
         self.notes = checkpoints[MODEL] / f"{os.getpid()}-{id(self)}.txt"
         self.left: dict[int, int] = {}
         self.cells: dict[int, Cell] = {}
+        self.steps = 0
 
     @property
     def hungry(self) -> int:
@@ -47,8 +50,13 @@ class Painter:
         with self.notes.open("a") as file:
             file.write(f"{cell.number}\n")
 
+    def take_work(self) -> Work:
+        steps, self.steps = self.steps, 0
+        return Work({Kind("predict", MODEL): Tally(steps, steps, steps, steps, 0.01 * steps)})
+
     def step(self) -> list[Painted]:
         time.sleep(0.01)
+        self.steps += 1
         self.left = {number: left - 1 for number, left in self.left.items()}
         return [self.paint(number) for number, left in self.left.copy().items() if left <= 0]
 

@@ -5,9 +5,10 @@ import threading
 import pytest
 
 from farm.cell import Outcome
-from farm.cluster.coordinator import Notice
+from farm.cluster.coordinator import Done, Notice
 from farm.cluster.inline import InlineFarm
 from farm.errors import FarmError
+from farm.work import total
 from tests.cluster.painter import MODEL, Painter, begun, cells
 
 
@@ -21,7 +22,7 @@ def test_every_cell_comes_back_once_whatever_the_renderer_does(farm, tmp_path):
     prompts = ["cat"] * 20 + ["bad", "cat", "boom"] + ["cat"] * 10
     wanted = cells(prompts)
     events = list(farm.render(wanted))
-    outcomes = [event for event in events if isinstance(event, Outcome)]
+    outcomes = outcomes_of(events)
     assert sorted(outcome.cell.number for outcome in outcomes) == [cell.number for cell in wanted]
     failed = {
         outcome.cell.settings.prompt: outcome.error for outcome in outcomes if outcome.status == "failed"
@@ -36,13 +37,27 @@ def test_every_cell_comes_back_once_whatever_the_renderer_does(farm, tmp_path):
 def test_twins_are_rendered_once_and_both_told(farm, tmp_path):
     (cell,) = cells(["cat"])
     twin = type(cell)(2, (2,), cell.settings, key=cell.key, model_hash=cell.model_hash)
-    assert [event.cell.number for event in farm.render([cell, twin])] == [1, 2]
+    assert [outcome.cell.number for outcome in outcomes_of(farm.render([cell, twin]))] == [1, 2]
     assert begun(tmp_path) == [1]
 
 
 def test_a_farm_renders_one_job_after_the_other(farm):
     for _ in range(2):
-        assert len(list(farm.render(cells(["cat"] * 5)))) == 5
+        assert len(outcomes_of(farm.render(cells(["cat"] * 5)))) == 5
+
+
+def test_all_that_was_done_is_told_before_the_end(farm):
+    """The painter counts its steps: four cells at once, two steps each."""
+    for _ in range(2):
+        events = list(farm.render(cells(["cat"] * 12)))
+        work = total(event.work for event in events if isinstance(event, Done))
+        assert work.of("predict").rows >= 6 and work.of("predict").seconds == pytest.approx(
+            0.01 * work.of("predict").rows
+        )
+
+
+def outcomes_of(events):
+    return [event for event in events if isinstance(event, Outcome)]
 
 
 def test_nothing_to_render_is_nothing_to_do(farm):
@@ -54,7 +69,7 @@ def test_closing_the_generator_ends_the_threads_and_keeps_the_farm_usable(farm):
     next(events)
     events.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("inline")]
-    assert len(list(farm.render(cells(["cat"] * 3)))) == 3
+    assert len(outcomes_of(farm.render(cells(["cat"] * 3)))) == 3
 
 
 def test_a_renderer_that_never_works_ends_the_run_with_its_reason(tmp_path):

@@ -1,7 +1,15 @@
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from farm.render.capacity import Capacity, is_out_of_memory
+from farm.render.buckets import BUCKETS, bucket_of, bucket_within
+from farm.render.capacity import FIRST_ROWS, Capacity, is_out_of_memory
+from farm.render.remembered import Remembered
 from farm.render.requests import Decode, EncodeText, Predict, Weights
 
 CPU = torch.device("cpu")
@@ -13,7 +21,7 @@ def row(height: int, width: int, model: str = "m") -> Predict:
 
 @pytest.mark.parametrize(
     ("device", "height", "width", "limit"),
-    [("cpu", 8, 8, 16), ("cpu", 64, 64, 4), ("cpu", 512, 512, 1), ("cuda", 64, 64, 64), ("cuda", 96, 64, 42)],
+    [("cpu", 8, 8, 16), ("cpu", 64, 64, 4), ("cpu", 512, 512, 1), ("cuda", 64, 64, 64), ("cuda", 96, 64, 32)],
 )
 def test_larger_pictures_go_in_smaller_batches(device: str, height: int, width: int, limit: int) -> None:
     capacity = Capacity(torch.device(device))
@@ -45,3 +53,94 @@ def test_lowering_is_for_one_key_and_never_raises() -> None:
 )
 def test_knows_out_of_memory(error: Exception, verdict: bool) -> None:
     assert is_out_of_memory(error) is verdict
+
+
+class Card:
+    """A card that says how much is free, and that a batch takes a fixed part and more for each row."""
+
+    name = "card, 8192 MiB"
+
+    def __init__(self, free: int, fixed: int, row: int) -> None:
+        self.available, self.fixed, self.row, self.rows = free, fixed, row, 0
+
+    def free(self) -> int:
+        return self.available
+
+    @contextmanager
+    def watched(self) -> Iterator[Callable[[], int]]:
+        yield lambda: self.fixed + self.rows * self.row
+
+
+def run(capacity: Capacity, card: Card, key: Hashable, rows: int) -> None:
+    with capacity.watch(key, rows):
+        card.rows = bucket_of(rows)
+
+
+def test_the_first_batch_is_small_and_its_measure_sets_the_next_ones() -> None:
+    card, key = Card(free=1000, fixed=40, row=10), row(8, 8).batch_key
+    capacity = Capacity(torch.device("cuda"), memory=card)
+    limits = []
+    for _ in range(5):
+        limits.append(capacity.limit(key))
+        run(capacity, card, key, limits[-1])
+    assert limits == [FIRST_ROWS, 32, 64, 64, 64]  # 80 bytes in 4 rows are 20 each, of the next 12 and 11
+    card.available = 500
+    run(capacity, card, ("open", Weights("other")), 1)  # which took room from all
+    assert capacity.limit(key) == 32
+
+
+def test_a_batch_that_was_not_full_changes_nothing() -> None:
+    card, key = Card(free=1000, fixed=40, row=10), row(8, 8).batch_key
+    capacity = Capacity(torch.device("cuda"), memory=card)
+    for rows in (4, 32, 64, 1, 2):
+        run(capacity, card, key, rows)
+    assert capacity.limit(key) == 64
+
+
+def test_what_was_found_out_is_remembered_for_such_devices_and_for_a_week(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, key, other = tmp_path / "cache" / "capacity.json", row(8, 8).batch_key, row(8, 8, "b").batch_key
+    card = Card(free=1000, fixed=0, row=10)
+
+    def capacity(device: str = card.name) -> Capacity:
+        return Capacity(torch.device("cuda"), memory=card, remembered=Remembered(device, file))
+
+    first = capacity()
+    run(first, card, key, 4)
+    first.lower(other, 2)
+    assert [capacity().limit(key), capacity().limit(other)] == [64, 2]
+    assert [capacity("another").limit(key), capacity("another").limit(other)] == [FIRST_ROWS] * 2
+    monkeypatch.setattr("farm.render.remembered._today", lambda: 10**6)
+    assert [capacity().limit(key), capacity().limit(other)] == [FIRST_ROWS] * 2
+
+
+def test_several_devices_share_the_file(tmp_path: Path) -> None:
+    file, key = tmp_path / "capacity.json", row(8, 8).batch_key
+    one, other = Remembered("one", file), Remembered("other", file)
+    one.lower(key, 4)
+    other.lower(key, 8)
+    assert (Remembered("one", file).most(key), Remembered("other", file).most(key)) == (4, 8)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"card": 3}', '{"card": {"k": {"new": 1}}}'])
+def test_a_file_that_is_torn_is_made_again(content: str, tmp_path: Path) -> None:
+    file, key = tmp_path / "capacity.json", row(8, 8).batch_key
+    file.write_text(content)
+    Remembered("card", file).lower(key, 4)
+    assert Remembered("card", file).most(key) == 4
+
+
+def test_where_nothing_can_be_written_nothing_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    remembered = Remembered("card", tmp_path / "cache" / "capacity.json")
+    remembered.lower(key := row(8, 8).batch_key, 4)
+    assert remembered.most(key) == 4
+
+
+@given(st.integers(1, 500))
+def test_buckets_hold_batches_without_much_waste(rows: int) -> None:
+    assert bucket_within(rows) <= rows <= bucket_of(rows)
+    if rows <= BUCKETS[-1]:
+        assert bucket_of(rows) in BUCKETS and bucket_of(rows) < 1.5 * rows or rows <= 2
+    assert bucket_of(bucket_of(rows)) == bucket_of(rows)

@@ -1,6 +1,7 @@
 import gc
 import threading
 import tracemalloc
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from farm.render.capacity import Capacity
 from farm.render.draws import Draws
 from farm.render.engine import Engine
 from farm.render.noise import SeededNoise
-from farm.render.requests import Coroutine, Share
+from farm.render.requests import Coroutine, Decode, Predict, Request, Share
 from farm.render.task import Task
+from farm.render.transfers import Later
+from farm.work import total
 from tests.render.arithmetic import NOTHING, Doubling, ask, asks, engine, finish, last, number, steps
 
 
@@ -492,3 +495,89 @@ def test_memory_stays_flat_over_many_cells() -> None:
     grown = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert grown < 200_000  # 100 bytes a cell, shared answers that took the place of older ones included
+
+
+class Coming(Later):
+    """An answer that is there after so many looks."""
+
+    def __init__(self, answer: float, looks: int) -> None:
+        self.answer, self.looks = answer, looks
+
+    @property
+    def is_there(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+    def get(self) -> float:
+        return self.answer
+
+
+class Delaying(Doubling):
+    """Decodes later, as a card does whose pictures are still being copied."""
+
+    looks = 2
+
+    def run(self, requests: list[Request]) -> list[Any]:
+        answers = super().run(requests)
+        if isinstance(requests[0], Decode):
+            return [Coming(answer, self.looks) for answer in answers]
+        return answers
+
+
+def drawing(value: float, count: int) -> Coroutine:
+    """A cell that ends with what comes later."""
+    value = yield from steps(value, count)
+    return (yield last(value))
+
+
+@pytest.mark.parametrize("looks", [0, 1, 3, 10**9])
+def test_answers_that_come_later_hold_nobody_up(looks: int) -> None:
+    runner = Delaying()
+    runner.looks = looks
+    machine = engine(runner, rows=2)
+    for index in range(6):
+        machine.submit(index, drawing(1, 1 + index))
+    assert results(machine) == {index: 2.0 ** (index + 2) for index in range(6)}
+    kinds = [type(batch[0]) for batch in runner.batches]
+    assert kinds.index(Decode) < len(kinds) - 1 - kinds[::-1].index(Predict)  # rows went on meanwhile
+
+
+def test_who_is_cancelled_gets_no_late_answer() -> None:
+    machine = engine(Delaying(), rows=2)
+    for index in range(2):
+        machine.submit(index, drawing(1, 1))
+    machine.step()
+    machine.step()
+    machine.cancel(0)
+    assert results(machine) == {1: 4.0}
+    machine.submit(0, drawing(3, 1))
+    machine.step()
+    machine.step()
+    machine.close()
+
+
+def test_what_was_done_is_counted() -> None:
+    machine = engine(Doubling(), rows=4)
+    for index in range(6):
+        machine.submit(index, drawing(index, 2))
+    finish(machine)
+    work = machine.accounts.work()
+    rows, decoded = work.of("predict"), work.of("decode")
+    assert (rows.rows, decoded.rows) == (12, 6) and rows.calls in (3, 4)
+    assert rows.possible == 4 * rows.calls and work.occupancy == 12 / rows.possible
+    assert rows.rows <= rows.computed <= rows.possible and rows.seconds > 0 and work.between > 0
+    assert (work.shared_rows, work.again) == (0, 0)
+
+
+def test_works_add_up() -> None:
+    works = []
+    for count in (1, 3):
+        machine = engine(Doubling(), rows=4)
+        machine.submit("cell", drawing(1, count))
+        machine.submit("other", steps(1, count, weights="b"))
+        finish(machine)
+        works.append(machine.accounts.work())
+    together = total(works)
+    assert together.of("predict").rows == 8 and together.of("decode").calls == 2
+    assert {kind.model for kind in together.tallies} == {"a", "b"}
+    assert together.between == sum(work.between for work in works)

@@ -30,7 +30,7 @@ of_samplers = pytest.mark.parametrize(
 
 class Padded(Counting):
     def __init__(self, networks: Networks) -> None:
-        Runner.__init__(self, lambda *_: networks, torch.device("cpu"), bucket=BUCKET)
+        Runner.__init__(self, lambda *_: networks, torch.device("cpu"), buckets=(BUCKET,))
         self.calls = []
 
 

@@ -1,5 +1,6 @@
 import gc
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from diffusers import StableDiffusionPipeline
 from farm.errors import CellFailed
 from farm.prompts.chunks import Chunk
 from farm.prompts.emphasis import Piece
-from farm.render.requests import Decode, EncodeText, Open, Predict, Weights
+from farm.render.requests import Decode, EncodeText, Open, Predict, Request, Weights
 from farm.render.runner import LOADED_AT_ONCE, Model, Runner
 from farm.weights.checkpoint import Networks
 
@@ -140,3 +141,52 @@ def test_networks_are_loaded_in_the_precision_asked(
         [Open(Weights("m", precision))]
     )
     assert asked == [("m", torch.device(device), dtype)]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 7, 8])
+def test_in_a_bucket_an_answer_does_not_depend_on_its_neighbours(rows: int, networks: Networks) -> None:
+    """To the bit, as long as the bucket is the same: its own is filled up to that of the eight."""
+    generator = torch.Generator().manual_seed(rows)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    def wanted(kind: int) -> Request:
+        if kind == 0:
+            return Predict(
+                M, random(4, 8, 8), 999 * float(torch.rand(1, generator=generator)), random(77, 128)
+            )
+        if kind == 1:
+            return Decode(M, random(4, 8, 8))
+        return EncodeText(M, tuple(torch.randint(0, 99, (77,), generator=generator).tolist()), 1)
+
+    runner = Runner(lambda *_: networks, CPU, buckets=(8,))
+    with torch.inference_mode():
+        for kind in range(3):
+            batch, others = [wanted(kind) for _ in range(8)], [wanted(kind) for _ in range(8)]
+            together = runner.run(batch)[:rows]
+            assert all(map(torch.equal, together, runner.run(batch[:rows])))
+            assert all(map(torch.equal, together, runner.run([*batch[:rows], *others[rows:]])))
+            [alone] = runner.run(batch[rows - 1 : rows])
+            assert torch.equal(together[-1], alone)
+
+
+def test_batches_have_the_sizes_of_the_buckets(networks: Networks) -> None:
+    sizes: list[int] = []
+    unet = Noting(networks.unet, sizes)
+    runner = Runner(lambda *_: replace(networks, unet=unet), CPU, buckets=(1, 4, 6))
+    row = Predict(M, torch.zeros(4, 8, 8), 5.0, torch.zeros(77, 128))
+    with torch.inference_mode():
+        assert [len(runner.run([row] * rows)) for rows in (1, 2, 4, 5, 6, 7, 14)] == [1, 2, 4, 5, 6, 7, 14]
+    assert sizes == [1, 4, 4, 6, 6, 6, 1, 6, 6, 4]
+
+
+class Noting:
+    """The network, and the rows of its calls."""
+
+    def __init__(self, unet: Any, sizes: list[int]) -> None:
+        self.unet, self.sizes = unet, sizes
+
+    def __call__(self, rows: torch.Tensor, *rest: Any, **options: Any) -> Any:
+        self.sizes.append(len(rows))
+        return self.unet(rows, *rest, **options)

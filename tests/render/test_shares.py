@@ -26,7 +26,7 @@ def test_runs_once_and_gives_all_the_same_object() -> None:
     ended |= finish(machine)
     assert asked(runner, 5) == 1
     assert len({id(answer) for one in ended.values() for answer in one.result}) == 1
-    assert machine.counters.shared_answers == 40
+    assert machine.accounts.shared_answers == 40
 
 
 def test_generator_comes_of_the_key_and_not_of_the_asker() -> None:

@@ -39,7 +39,7 @@ def test_one_row_for_each_cell_of_the_whole_plan(tmp_path):
     table = read(write_index(plan, records, tmp_path))
     outcome = ["status", "file"]
     settings = [name for name in SETTING_NAMES if name != "cfg_scale"]
-    rest = ["evaluations", "model_hash", "seconds", "worker", "error", "sharpness"]
+    rest = ["evaluations", "model_hash", "seconds", "worker", "error", "remark", "sharpness"]
     assert list(table.columns) == ["cell", "cfg_scale", "mood", *outcome, *settings, *rest]
     assert list(table.cell) == [1, 2, 3, 4]
     assert list(table.cfg_scale) == [1, 1, 5.5, 5.5]

@@ -10,6 +10,7 @@ import torch
 
 from farm.errors import CellFailed
 from farm.questions import Denoise, Draw, NoiseSource
+from farm.render.broken import Broken, Fault
 from farm.render.samplers.sampling import Question, Sampling, Sigmas, ancestral_step, churned, slope_at
 
 Solving = Generator[Question | tuple[Question, ...], Any, tuple[torch.Tensor, torch.Tensor]]
@@ -135,7 +136,8 @@ def dpm_adaptive(
         accept_safety: a step is taken again if the controller would shorten it to less than so much of it.
 
     Raises:
-        CellFailed: the latents are no numbers any more, which no step length mends, or there is no end.
+        Broken: the latents are no numbers any more.
+        CellFailed: there is no end.
     """
     sigma, sigma_min = sigmas[0], sigmas[-2] if sigma_min is None else sigma_min
     shrinking = 1.5 if eta else order  # the power of a step's length that its error falls with
@@ -177,7 +179,7 @@ def _error(low: torch.Tensor, high: torch.Tensor, previous: torch.Tensor, rtol: 
     allowed = torch.maximum(low.abs(), previous.abs()).mul(rtol).clamp(min=atol)
     error = float(torch.linalg.vector_norm((low - high) / allowed)) / math.sqrt(low.numel())
     if not math.isfinite(error):
-        raise CellFailed("DPM adaptive finds no step: its latents are not finite numbers")
+        raise Broken(Fault.LATENTS)  # no step length mends that
     return error
 
 

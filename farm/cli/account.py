@@ -1,0 +1,82 @@
+"""What a run did, held against what was planned."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from farm.cell import Outcome
+from farm.cluster.coordinator import Done
+from farm.plan import Plan
+from farm.work import Work, total
+
+PARTS = {"predict": "UNet", "decode": "VAE", "encode text": "text", "open": "loading"}
+"""What the requests are called where time is told."""
+
+
+@dataclass(slots=True)
+class Account:
+    """Of one job.
+
+    Attributes:
+        works: of each worker.
+        evaluations: of the pictures that are done, by key: cells that want the same picture have one.
+        failed: cells that are not done.
+    """
+
+    works: dict[str, Work] = field(default_factory=dict)
+    evaluations: dict[str, int] = field(default_factory=dict)
+    failed: int = 0
+
+    def add(self, event: Outcome | Done) -> None:
+        """Takes in what a farm says."""
+        if isinstance(event, Done):
+            self.works[event.worker] = self.works.get(event.worker, Work()) + event.work
+        elif event.status == "done":
+            self.evaluations[event.cell.key] = event.cell.evaluations
+        else:
+            self.failed += 1
+
+    @property
+    def work(self) -> Work:
+        """Of all workers together."""
+        return total(self.works.values())
+
+    def lines(self, planned: Plan) -> Iterator[str]:
+        """What there is to tell, for people.
+
+        Args:
+            planned: what was to be rendered.
+        """
+        work = self.work
+        if not work:
+            return
+        done, shared = work.of("predict").rows, f"{work.shared_rows:,} more were shared"
+        yield f"{sum(self.evaluations.values()):,} evaluations, {done:,} rows through the UNet; {shared}"
+        if reason := self._difference(planned, done):
+            yield reason
+        yield f"batches {work.occupancy:.0%} full; {_shares(work)}"
+
+    def _difference(self, planned: Plan, done: int) -> str:
+        """How far it is from the plan, and what that comes from as far as it is known."""
+        difference = done - planned.rows()
+        if not difference:
+            return ""
+        reasons = []
+        if any(planned.samplers[cell.settings.sampler].chooses_steps for cell in planned.cells):
+            reasons.append("a sampler chooses its own steps")
+        if self.failed:
+            reasons.append(f"{self.failed} failed")
+        if again := self.work.again:
+            reasons.append(f"{again} begun again")
+        if len(self.works) > 1:
+            reasons.append(f"{len(self.works)} workers share no rows with each other")
+        told = f": {'; '.join(reasons)}" if reasons else ""
+        return f"that is {abs(difference):,} rows {'more' if difference > 0 else 'fewer'} than planned{told}"
+
+
+def _shares(work: Work) -> str:
+    """Where the workers' time went."""
+    parts = {title: work.of(request).seconds for request, title in PARTS.items()}
+    parts |= {"waiting for noise": work.waiting, "the rest": work.between}
+    whole = sum(parts.values()) or 1.0
+    told = [f"{title} {seconds / whole:.0%}" for title, seconds in parts.items() if seconds / whole >= 0.005]
+    return f"{whole:.1f} s of work: {', '.join(told)}"

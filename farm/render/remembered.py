@@ -1,0 +1,90 @@
+"""What runs have found out about a device, kept from one to the next."""
+
+import time
+from collections.abc import Hashable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from farm.cache_file import CacheFile
+
+DAYS = 7
+"""After which a limit is tried anew: the memory may have been taken by somebody who has gone."""
+
+MUCH = 1.05
+"""How much more a batch must take than was known to be worth noting."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Of one batch key.
+
+    Attributes:
+        bytes_a_row: that a batch takes, over its rows; 0 if nobody measured.
+        rows: of the batch that was measured.
+        most: rows that fit, as out-of-memory has taught; 0 if it never came to that.
+        day: when, in days since 1970.
+    """
+
+    bytes_a_row: int = 0
+    rows: int = 0
+    most: int = 0
+    day: int = 0
+
+
+class Remembered:
+    """The measures of one kind of device.
+
+    Args:
+        device: its name and memory.
+        file: JSON, shared by all devices of a user; None keeps nothing.
+    """
+
+    def __init__(self, device: str = "", file: Path | None = None) -> None:
+        self._device = device
+        self._file = CacheFile(file)
+        found, today = _found(self._file.read().get(device, {})), _today()
+        self._found = {key: each for key, each in found.items() if today - each.day <= DAYS}
+
+    def bytes_a_row(self, batch_key: Hashable) -> int | None:
+        """What was measured; None if nothing was."""
+        return self._of(batch_key).bytes_a_row or None
+
+    def most(self, batch_key: Hashable) -> int | None:
+        """The rows that out-of-memory has left; None if it never came to that."""
+        return self._of(batch_key).most or None
+
+    def note(self, batch_key: Hashable, rows: int, taken: int) -> bool:
+        """Notes the bytes that a batch took; True if it is news.
+
+        A batch's memory has a part that does not grow with its rows, so the largest batch tells most.
+        """
+        known, bytes_a_row = self._of(batch_key), -(-taken // rows)
+        more = rows == known.rows and bytes_a_row > known.bytes_a_row * MUCH
+        if rows <= known.rows and not more:
+            return False
+        self._keep(batch_key, bytes_a_row=bytes_a_row, rows=rows)
+        return True
+
+    def lower(self, batch_key: Hashable, most: int) -> None:
+        """Notes that more rows do not fit."""
+        self._keep(batch_key, most=most)
+
+    def _of(self, batch_key: Hashable) -> _Found:
+        return self._found.get(repr(batch_key), _Found())
+
+    def _keep(self, batch_key: Hashable, **changes: int) -> None:
+        self._found[repr(batch_key)] = replace(self._of(batch_key), day=_today(), **changes)
+        self._file.update({self._device: {key: asdict(found) for key, found in self._found.items()}})
+
+
+def _today() -> int:
+    return int(time.time() // 86_400)
+
+
+def _found(entries: Any) -> dict[str, _Found]:
+    """None if another version wrote them."""
+    try:
+        return {key: _Found(**entry) for key, entry in entries.items()}
+    except (TypeError, AttributeError):
+        return {}

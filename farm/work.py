@@ -1,0 +1,125 @@
+"""What was done, and how long it took: counted where it is rendered, added up by whoever tells it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import NamedTuple
+
+
+class Size(NamedTuple):
+    """Pictures whose rows and decoding take about as long.
+
+    Attributes:
+        model: the checkpoint's name.
+        precision: as asked.
+        width: in pixels.
+        height: in pixels.
+    """
+
+    model: str
+    precision: str
+    width: int
+    height: int
+
+
+class Need(NamedTuple):
+    """What is to be done for pictures of a size.
+
+    Attributes:
+        rows: through the UNet.
+        pictures: to be decoded.
+    """
+
+    rows: int
+    pictures: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Kind:
+    """Work that takes about as long each time.
+
+    Attributes:
+        request: `open`, `encode text`, `predict` or `decode`.
+        model: the checkpoint's name.
+        precision: as asked.
+        width: of the picture, in pixels; 0 where it does not matter.
+        height: as the width.
+        tokens: of the conditioning; 0 where it does not matter.
+    """
+
+    request: str
+    model: str = ""
+    precision: str = ""
+    width: int = 0
+    height: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How often.
+
+    Attributes:
+        calls: of the network.
+        rows: that were answered.
+        computed: rows with those that filled the calls up.
+        possible: rows that would have fitted into the calls.
+        seconds: of the device.
+    """
+
+    calls: int = 0
+    rows: int = 0
+    computed: int = 0
+    possible: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(Tally)))
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a device did.
+
+    Attributes:
+        tallies: by kind.
+        shared_rows: rows of the UNet that needed no computing, since another cell had the same.
+        waiting: seconds in which the device had nothing to do, because noise was still being drawn.
+        between: seconds that the samplers, guidance and the loop itself took.
+        again: cells that were begun again, for want of memory or at a higher precision.
+    """
+
+    tallies: Mapping[Kind, Tally] = field(default_factory=dict)
+    shared_rows: int = 0
+    waiting: float = 0.0
+    between: float = 0.0
+    again: int = 0
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to tell."""
+        return bool(self.tallies)
+
+    def __add__(self, other: "Work") -> "Work":
+        kinds = dict.fromkeys((*self.tallies, *other.tallies))
+        nothing = Tally()
+        return Work(
+            {kind: self.tallies.get(kind, nothing) + other.tallies.get(kind, nothing) for kind in kinds},
+            self.shared_rows + other.shared_rows,
+            self.waiting + other.waiting,
+            self.between + other.between,
+            self.again + other.again,
+        )
+
+    def of(self, request: str) -> Tally:
+        """All that was done of one kind of request."""
+        return sum((tally for kind, tally in self.tallies.items() if kind.request == request), Tally())
+
+    @property
+    def occupancy(self) -> float:
+        """Rows of the UNet, of those that would have fitted into its calls; 1 if there were none."""
+        tally = self.of("predict")
+        return tally.rows / tally.possible if tally.possible else 1.0
+
+
+def total(works: Iterable[Work]) -> Work:
+    """The sum of what several did."""
+    return sum(works, Work())
