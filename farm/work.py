@@ -86,6 +86,7 @@ class Work:
         waiting: seconds in which the device had nothing to do, because noise was still being drawn.
         between: seconds that the samplers, guidance and the loop itself took.
         again: cells that were begun again, for want of memory or at a higher precision.
+        notes: what people should know of how it was done, each in a line.
     """
 
     tallies: Mapping[Kind, Tally] = field(default_factory=dict)
@@ -93,10 +94,11 @@ class Work:
     waiting: float = 0.0
     between: float = 0.0
     again: int = 0
+    notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether there is anything to tell."""
-        return bool(self.tallies)
+        return bool(self.tallies or self.notes)
 
     def __add__(self, other: "Work") -> "Work":
         kinds = dict.fromkeys((*self.tallies, *other.tallies))
@@ -107,6 +109,7 @@ class Work:
             self.waiting + other.waiting,
             self.between + other.between,
             self.again + other.again,
+            (*self.notes, *other.notes),
         )
 
     def of(self, request: str) -> Tally:

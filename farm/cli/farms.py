@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from farm.errors import FarmError
 
@@ -18,11 +19,14 @@ def open_farm(
     inline: bool,
     address: str | None,
     workers: int | None,
+    options: Mapping[str, Any],
 ) -> "Farm":
-    """The farm that the options ask for, not yet started."""
+    """The farm that the options ask for, not yet started; the last ones are those of its renderers."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: nothing is fetched
     if inline:
-        farm: Farm = import_module("farm.cluster.inline").InlineFarm(checkpoints, plugin_folders)
+        renderer = partial(import_module("farm.render.renderer").Renderer, **options)
+        inline_farm = import_module("farm.cluster.inline").InlineFarm
+        farm: Farm = inline_farm(checkpoints, plugin_folders, renderer_factory=renderer)
         return farm
     try:
         ray_farm = import_module("farm.cluster.ray_farm")
@@ -30,5 +34,5 @@ def open_farm(
         if error.name != "ray":
             raise
         raise FarmError("Ray is not installed here; --inline renders without it") from error
-    farm = ray_farm.RayFarm(checkpoints, plugin_folders, address=address, workers=workers)
+    farm = ray_farm.RayFarm(checkpoints, plugin_folders, address=address, workers=workers, options=options)
     return farm

@@ -3,10 +3,10 @@
 import signal
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -41,7 +41,12 @@ REASONS_SHOWN = 20
 
 
 def render_jobs(
-    plans: Sequence[Plan], place: Place, inline: bool, address: str | None, workers: int | None
+    plans: Sequence[Plan],
+    place: Place,
+    inline: bool,
+    address: str | None,
+    workers: int | None,
+    options: Mapping[str, Any],
 ) -> int:
     """Renders what is missing of each job and writes all its files; returns how many cells failed.
 
@@ -52,7 +57,9 @@ def render_jobs(
     plans = _keyed(plans, place)
     names = {cell.settings.model for plan in plans for cell in plan.cells}
     paths = {name: place.checkpoints[name].path for name in names}
-    with _LateFarm(open_farm(paths, place.workspace.plugin_folders, inline, address, workers)) as farm:
+    with _LateFarm(
+        open_farm(paths, place.workspace.plugin_folders, inline, address, workers, options)
+    ) as farm:
         try:
             return sum([_run_job(plan, place, farm) for plan in plans])
         finally:

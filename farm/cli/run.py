@@ -36,6 +36,14 @@ def run(
             show_default=False,
         ),
     ] = None,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile the UNet for full batches: some minutes once for each checkpoint's shapes, kept on "
+            "disk; pays on long runs.",
+        ),
+    ] = False,
 ) -> None:
     """Render jobs; what is there already is kept, and the same command goes on where it stopped."""
     if inline and (address or workers):
@@ -44,5 +52,7 @@ def run(
     place = look_around(results)
     plans = load_plans(jobs, overrides or [], place)
     # Here, since `farm --help` and `farm plan` must not wait for what rendering loads.
-    failed = import_module("farm.cli.rendering").render_jobs(plans, place, inline, address, workers)
+    failed = import_module("farm.cli.rendering").render_jobs(
+        plans, place, inline, address, workers, {"compiled": compiled}
+    )
     raise typer.Exit(1 if failed else 0)

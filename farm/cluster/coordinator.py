@@ -176,7 +176,8 @@ class _Run:
         if report is None:
             return self._lose(place, reply.death)
         self._note_progress(place, report)
-        events: list[Event] = [Done(place.name, report.work)] if report.work else []
+        events: list[Event] = [Notice(place.name, note) for note in report.work.notes]
+        events += [Done(place.name, report.work)] if report.work else []
         for outcome in report.outcomes:
             events.extend(self._accept(place, outcome))
         if report.fatal:

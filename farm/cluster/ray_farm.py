@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ class RayFarm:
         workers: how many; as many as the GPUs, or the cores and the memory allow, if not given.
         patience: how long a worker may make no progress.
         renderer: `module:name` of what makes the renderer, as `farm.cluster.worker.RendererFactory`.
+        options: handed to it by their names.
         debug: whether Ray's own messages and the workers' output are shown.
 
     Raises:
@@ -88,6 +90,7 @@ class RayFarm:
         workers: int | None = None,
         patience: Patience = USUAL,
         renderer: str = RENDERER,
+        options: Mapping[str, Any] | None = None,
         debug: bool = False,
     ) -> None:
         self._checkpoints = {name: Path(folder).resolve() for name, folder in checkpoints.items()}
@@ -95,7 +98,7 @@ class RayFarm:
         self._address = address or os.environ.get("RAY_ADDRESS") or "local"
         self._workers = workers
         self._patience = patience
-        self._renderer = renderer
+        self._renderer = (renderer, dict(options or {}))
         self._debug = debug
         self._started_ray = False
         self._crew: _Crew | None = None
@@ -107,7 +110,7 @@ class RayFarm:
                 _start_ray(self._address, self._debug)
             resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
             kind = kind_of_workers(resources, self._workers, _weight(self._checkpoints))
-            arguments = (self._checkpoints, self._plugin_folders, kind.device, self._renderer)
+            arguments = (self._checkpoints, self._plugin_folders, kind.device, *self._renderer)
             self._crew = _Crew(kind, arguments)
             for name in kind.names:  # they import torch while the command does whatever else it has to
                 self._crew.start(name)
@@ -199,9 +202,15 @@ class _Actor:
     """A worker in a process of Ray's."""
 
     def __init__(
-        self, name: str, checkpoints: Mapping[str, Path], folders: Sequence[Path], device: str, renderer: str
+        self,
+        name: str,
+        checkpoints: Mapping[str, Path],
+        folders: Sequence[Path],
+        device: str,
+        renderer: str,
+        options: Mapping[str, Any],
     ) -> None:
-        factory = pkgutil.resolve_name(renderer)
+        factory = partial(pkgutil.resolve_name(renderer), **options)
         device = device or pkgutil.resolve_name(CHOOSE_DEVICE)()
         self._worker = Worker(name, checkpoints, folders, device, factory)
 

@@ -74,13 +74,17 @@ class Renderer:
         checkpoints: the folder of each checkpoint that cells may name.
         device: `cpu`, `cuda`, `cuda:1`, `mps`.
         rows: the largest batch; by the kind of device if not given.
+        compiled: whether the UNets are compiled, see `farm.render.compiled`.
     """
 
-    def __init__(self, checkpoints: Mapping[str, Path], device: str, rows: int | None = None) -> None:
+    def __init__(
+        self, checkpoints: Mapping[str, Path], device: str, rows: int | None = None, compiled: bool = False
+    ) -> None:
         self._device = torch.device(device)
         leave_cores_free(self._device)
         self._capacity = _capacity(self._device, rows)
-        self._runner = Runner(partial(_load, checkpoints), self._device)
+        limit = self._capacity.limit if compiled else None
+        self._runner = Runner(partial(_load, checkpoints), self._device, compiled_up_to=limit)
         self._engine = Engine(self._runner, self._capacity)
         self._names = count()  # cells of several jobs can have the same number
         self._tries: dict[Hashable, _Try] = {}
@@ -98,7 +102,7 @@ class Renderer:
 
     def take_work(self) -> Work:
         """What was done since this was last asked."""
-        return self._engine.take_work()
+        return replace(self._engine.take_work(), notes=self._runner.take_notes())
 
     def submit(self, cell: Cell, samplers: Samplers = BUILT_IN) -> None:
         """Lets a cell wait for its turn.

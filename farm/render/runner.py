@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,11 @@ import torch
 from farm.render.broken import Broken, Fault
 from farm.render.buckets import BUCKETS
 from farm.render.capacity import is_out_of_memory
+from farm.render.compiled import Compiled, plainly
 from farm.render.device import dtype_for
 from farm.render.requests import Decode, EncodeText, Open, Predict, Request, Weights
 from farm.render.transfers import Transfers
+from farm.render.tuning import tuned
 from farm.weights.checkpoint import Networks
 from farm.weights.tokenizer import Tokenizer
 
@@ -21,6 +23,9 @@ LOADED_AT_ONCE = 2
 """Checkpoints kept on the device: the one in use, and its neighbour where a sweep changes over."""
 
 LoadNetworks = Callable[[str, torch.device, torch.dtype], Networks]
+
+Limit = Callable[[Hashable], int]
+"""The largest batch of a batch key."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +47,15 @@ class Model:
     is_precise: bool = True
 
 
+@dataclass(slots=True)
+class _Loaded:
+    """A checkpoint on the device, and what was made of it."""
+
+    networks: Networks
+    compiled: Compiled | None
+    precise_vae: Any = None
+
+
 class Runner:
     """Answers requests with a device's networks.
 
@@ -51,15 +65,23 @@ class Runner:
         buckets: the sizes that calls of networks have, rising. A batch between two of them is filled up with
             copies of its first row, so that an answer does not depend, to the bit, on who else is in a batch
             of its bucket; one beyond the largest goes in several calls.
+        compiled_up_to: the largest batch of a batch key; if given, UNets are compiled for it.
     """
 
-    def __init__(self, load: LoadNetworks, device: torch.device, buckets: Sequence[int] = BUCKETS) -> None:
+    def __init__(
+        self,
+        load: LoadNetworks,
+        device: torch.device,
+        buckets: Sequence[int] = BUCKETS,
+        compiled_up_to: Limit | None = None,
+    ) -> None:
         self._load = load
         self._device = device
         self._buckets = tuple(buckets)
+        self._compiled_up_to = compiled_up_to
         self._transfers = Transfers(device)
-        self._loaded: OrderedDict[Weights, Networks] = OrderedDict()
-        self._precise_vaes: dict[Weights, Any] = {}
+        self._loaded: OrderedDict[Weights, _Loaded] = OrderedDict()
+        self._notes: list[str] = []
         self._answers: dict[type, Callable[[Any], list[Any]]] = {
             Open: self._open,
             EncodeText: self._encode_text,
@@ -75,10 +97,25 @@ class Runner:
         answers: list[Any] = []
         for start in range(0, len(requests), self._buckets[-1]):
             rows = requests[start : start + self._buckets[-1]]
-            size = next(bucket for bucket in self._buckets if bucket >= len(rows))
+            size = self._size(rows)
             answers += answer([*rows, *[rows[0]] * (size - len(rows))])[: len(rows)]
         self._transfers.pace()
         return answers
+
+    def take_notes(self) -> tuple[str, ...]:
+        """What people should know of how it went, since this was last asked."""
+        notes, self._notes = tuple(self._notes), []
+        return notes
+
+    def _size(self, rows: Sequence[Request]) -> int:
+        """Of the bucket; what is compiled is faster even if nearly half of it is filling."""
+        least = next(bucket for bucket in self._buckets if bucket >= len(rows))
+        if self._compiled_up_to is not None and isinstance(rows[0], Predict):
+            full = self._compiled_up_to(rows[0].batch_key)
+            compiled = self._load_once(rows[0].weights).compiled
+            if least < full < 2 * least and compiled and compiled.has(full, rows[0]):
+                return full
+        return least
 
     def done_with(self, weights: Weights) -> None:
         """Lets these go before any others when room is needed: nothing in flight asks for them."""
@@ -86,10 +123,16 @@ class Runner:
             self._loaded.move_to_end(weights, last=False)
 
     def _networks(self, weights: Weights) -> Networks:
+        return self._load_once(weights).networks
+
+    def _load_once(self, weights: Weights) -> "_Loaded":
         if weights not in self._loaded:
             while len(self._loaded) >= LOADED_AT_ONCE:
-                self._precise_vaes.pop(self._loaded.popitem(last=False)[0], None)
-            self._loaded[weights] = self._load_making_room(weights)
+                self._loaded.popitem(last=False)
+            networks = tuned(self._load_making_room(weights), self._device)
+            compiles = self._compiled_up_to is not None
+            compiled = Compiled(networks.unet, self._device, self._notes.append) if compiles else None
+            self._loaded[weights] = _Loaded(networks, compiled)
         self._loaded.move_to_end(weights)
         return self._loaded[weights]
 
@@ -105,7 +148,6 @@ class Runner:
             if not (self._loaded and is_out_of_memory(error)):
                 raise
         self._loaded.clear()
-        self._precise_vaes.clear()
         return self._load(weights.model, self._device, dtype)
 
     def _open(self, requests: list[Open]) -> list[Any]:
@@ -136,12 +178,15 @@ class Runner:
 
     def _predict(self, requests: list[Predict]) -> list[Any]:
         weights = requests[0].weights
-        output = self._networks(weights).unet(
-            torch.stack([row.input for row in requests]).to(self._dtype(weights)),
-            self._transfers.put([row.time for row in requests], torch.float32),
-            encoder_hidden_states=torch.stack([row.conditioning for row in requests]),
-            return_dict=False,
-        )[0]
+        loaded = self._load_once(weights)
+        inputs = torch.stack([row.input for row in requests]).to(self._dtype(weights))
+        times = self._transfers.put([row.time for row in requests], torch.float32)
+        states = torch.stack([row.conditioning for row in requests])
+        if loaded.compiled is None or self._compiled_up_to is None:
+            output = plainly(loaded.networks.unet)(inputs, times, states)
+        else:
+            full = len(requests) >= self._compiled_up_to(requests[0].batch_key)
+            output = loaded.compiled(inputs, times, states, full)
         return list(output.float().unbind(0))
 
     def _decode(self, requests: list[Decode]) -> list[Any]:
@@ -157,10 +202,10 @@ class Runner:
         return answers
 
     def _precise_vae(self, weights: Weights) -> Any:
-        networks = self._networks(weights)
-        if weights not in self._precise_vaes:
-            self._precise_vaes[weights] = copy.deepcopy(networks.vae).float()
-        return self._precise_vaes[weights]
+        loaded = self._load_once(weights)
+        if loaded.precise_vae is None:
+            loaded.precise_vae = copy.deepcopy(loaded.networks.vae).float()
+        return loaded.precise_vae
 
 
 def _finite(tensors: torch.Tensor) -> torch.Tensor:

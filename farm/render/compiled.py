@@ -1,0 +1,140 @@
+"""The UNet's calls made faster where a shape comes again and again: compiled, and on a card captured."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+from farm.cache_file import cache_path
+from farm.errors import described
+from farm.render.requests import Predict
+
+UNet = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Predicts from inputs `(rows, 4, height/8, width/8)`, times `(rows,)`, states `(rows, tokens, channels)`."""
+
+CACHE_DIR = "TORCHINDUCTOR_CACHE_DIR"
+"""The variable that says where PyTorch keeps what it compiles; else in a folder that a restart empties."""
+
+SEEN = 3
+"""Calls of a shape that are made as usual, before it is worth more."""
+
+SHAPES = 256
+"""That one network may be compiled for; PyTorch's own limit is 8, past which it gives up without a word."""
+
+
+def plainly(network: Any) -> UNet:
+    """The calls of a UNet of diffusers as they are."""
+
+    def predict(inputs: torch.Tensor, times: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = network(inputs, times, encoder_hidden_states=states, return_dict=False)[0]
+        return output
+
+    return predict
+
+
+class Compiled:
+    """A UNet that gets faster.
+
+    Full batches, which are most of a run, are compiled by PyTorch's inductor, once for each shape; what it
+    makes is kept in the user's cache folder. On a card every shape that comes often is captured as a CUDA
+    graph too. If either fails, the calls go on as they were.
+
+    Args:
+        network: of diffusers.
+        device: where it lies.
+        note: is told, in a line for people, what could not be done.
+    """
+
+    def __init__(self, network: Any, device: torch.device, note: Callable[[str], None]) -> None:
+        _prepare()
+        self._plain = plainly(network)
+        self._compiled: UNet = torch.compile(self._plain, dynamic=False)
+        self._captures = device.type == "cuda"
+        self._pool = torch.cuda.graph_pool_handle() if self._captures else None
+        self._note = note
+        self._calls: Counter[Hashable] = Counter()
+        self._faster: dict[Hashable, UNet] = {}
+
+    def __call__(
+        self, inputs: torch.Tensor, times: torch.Tensor, states: torch.Tensor, full: bool
+    ) -> torch.Tensor:
+        """As `UNet`.
+
+        Args:
+            inputs: as there.
+            times: as there.
+            states: as there.
+            full: whether this is as large as the batches of its kind get.
+        """
+        shape = (inputs.shape, states.shape, full)
+        self._calls[shape] += 1
+        if shape not in self._faster:
+            if self._calls[shape] <= SEEN:
+                return self._plain(inputs, times, states)
+            self._faster[shape] = self._made_faster(inputs, times, states, full)
+        return self._faster[shape](inputs, times, states)
+
+    def has(self, rows: int, row: Predict) -> bool:
+        """Whether full batches of so many rows like this one are compiled."""
+        return ((rows, *row.input.shape), (rows, *row.conditioning.shape), True) in self._faster
+
+    def _made_faster(
+        self, inputs: torch.Tensor, times: torch.Tensor, states: torch.Tensor, full: bool
+    ) -> UNet:
+        call = self._plain
+        if full:
+            call = self._tried(call, lambda: _called(self._compiled, inputs, times, states), "compiled")
+        if self._captures:
+            call = self._tried(call, lambda: Graph(call, (inputs, times, states), self._pool), "captured")
+        return call
+
+    def _tried(self, now: UNet, make: Callable[[], UNet], what: str) -> UNet:
+        try:
+            return make()
+        except Exception as error:  # whatever a compiler may raise: there is a way without it
+            self._note(f"the UNet could not be {what}, and runs without: {described(error)}")
+            return now
+
+
+def _called(call: UNet, *inputs: torch.Tensor) -> UNet:
+    """It, once it has been called: that is when PyTorch compiles."""
+    call(*inputs)
+    return call
+
+
+class Graph:
+    """A call captured as a CUDA graph: the card is told all its kernels at once.
+
+    Args:
+        call: what to capture.
+        inputs: of the shapes that it will get.
+        pool: of the memory that all graphs of a network work in, one after the other.
+    """
+
+    def __init__(self, call: UNet, inputs: tuple[torch.Tensor, ...], pool: Any) -> None:
+        self._inputs = [tensor.clone() for tensor in inputs]
+        beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            for _ in range(2):  # libraries set themselves up at the first call
+                call(*self._inputs)
+        torch.cuda.current_stream().wait_stream(beside)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+            self._output = call(*self._inputs)
+
+    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """As `UNet`."""
+        for mine, given in zip(self._inputs, inputs, strict=True):
+            mine.copy_(given)
+        self._graph.replay()
+        return self._output.clone()
+
+
+def _prepare() -> None:
+    if os.environ.get(CACHE_DIR, default_cache_dir()) == default_cache_dir():  # it sets the variable itself
+        os.environ[CACHE_DIR] = str(cache_path("compiled"))
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
