@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import typer
 
 from farm.cell import Cell, Outcome
+from farm.cli.early import Waves, write_early
 from farm.cli.farms import open_farm
 from farm.cli.jobs import Place
 from farm.cli.plan import counted
 from farm.cli.progress import RunProgress
 from farm.errors import FarmError
+from farm.ordering import WaveOf
 from farm.plan import Plan
 from farm.results.gallery import write_gallery
 from farm.results.overview import write_overview
@@ -72,14 +74,14 @@ class _LateFarm:
     ) -> None:
         self._stack.close()
 
-    def render(self, cells: Sequence[Cell]) -> Generator["Event"]:
+    def render(self, cells: Sequence[Cell], wave_of: WaveOf) -> Generator["Event"]:
         """The farm's events for these cells; nothing is started for none."""
         if cells and not self._is_up:
             _say("starting the workers")
             self._stack.enter_context(self._farm)
             self._is_up = True
         if cells:
-            yield from self._farm.render(cells)
+            yield from self._farm.render(cells, wave_of)
 
 
 def _keyed(plans: Sequence[Plan], place: Place) -> list[Plan]:
@@ -95,7 +97,7 @@ def _run_job(plan: Plan, place: Place, farm: _LateFarm) -> int:
         _say(_opening(plan, left))
         started = time.monotonic()
         try:
-            _render(left, store, farm)
+            _render(plan, left, store, farm)
             scoreless = _score(plan, store, place)
         except KeyboardInterrupt:
             with suppress(FarmError):  # what was committed is in the journal
@@ -109,9 +111,13 @@ def _run_job(plan: Plan, place: Place, farm: _LateFarm) -> int:
         return scoreless + _close(plan, store, len(left.cells), time.monotonic() - started)
 
 
-def _render(left: Plan, store: Store, farm: _LateFarm) -> None:
+def _render(plan: Plan, left: Plan, store: Store, farm: _LateFarm) -> None:
     indexed = time.monotonic()
-    with RunProgress(left.name, len(left.cells)) as progress, closing(farm.render(left.cells)) as events:
+    waves = Waves(left)
+    with (
+        RunProgress(left.name, len(left.cells)) as progress,
+        closing(farm.render(left.cells, left.wave_of)) as events,
+    ):
         for event in events:
             if not isinstance(event, Outcome):
                 progress.say(f"{left.name}: {event.worker}: {event.text}")
@@ -119,7 +125,10 @@ def _render(left: Plan, store: Store, farm: _LateFarm) -> None:
             with _uninterrupted():
                 store.write(event)
             progress.count(failed=event.status == "failed")
-            if time.monotonic() - indexed > INDEX_EVERY:
+            if waves.end_with(event.cell):
+                progress.say(write_early(plan, store))
+                indexed = time.monotonic()
+            elif time.monotonic() - indexed > INDEX_EVERY:
                 store.write_index()
                 indexed = time.monotonic()
 

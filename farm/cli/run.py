@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from farm.cli.jobs import load_plans, look_around
-from farm.cli.plan import JobFiles, Overrides
+from farm.cli.plan import InOrder, JobFiles, Overrides
 from farm.errors import BadInput, Problem
+from farm.ordering import Order
 
 
 def run(
@@ -36,13 +37,14 @@ def run(
             show_default=False,
         ),
     ] = None,
+    order: InOrder = Order.FAST,
 ) -> None:
     """Render jobs; what is there already is kept, and the same command goes on where it stopped."""
     if inline and (address or workers):
         option = "--address" if address else "--workers"
         raise BadInput([Problem(option, "goes with Ray; --inline renders in this process alone")])
     place = look_around(results)
-    plans = load_plans(jobs, overrides or [], place)
+    plans = [plan.in_order(order) for plan in load_plans(jobs, overrides or [], place)]
     # Here, since `farm --help` and `farm plan` must not wait for what rendering loads.
     failed = import_module("farm.cli.rendering").render_jobs(plans, place, inline, address, workers)
     raise typer.Exit(1 if failed else 0)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from farm.results import sheet
 from farm.results.infotext import read_cell
 from tests.cli.conftest import JOB, journal
 
@@ -28,6 +29,31 @@ def test_a_job_becomes_pictures_an_index_sheets_and_a_page(farm, workspace):
     assert [path for path in folder.glob("sheets/*.png") if str(path.relative_to(workspace)) in said.out]
     assert "index.html" in said.out and (folder / "index.html").exists()
     assert "small" in (workspace / "results" / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_coarse_order_shows_sheets_early_and_comes_to_the_same(farm, workspace, monkeypatch):
+    early = []
+
+    def write_sheets(plan, records, folder):
+        early.append({cell.number for cell in plan.cells if cell.key in records})
+        return sheet.write_sheets(plan, records, folder)
+
+    monkeypatch.setattr("farm.cli.early.write_sheets", write_sheets)
+    monkeypatch.setattr("farm.render.capacity.CPU_ROWS", 2)  # so that little is in flight where a wave ends
+    job = ("run", "small.yaml", "--inline", "--set", "cfg_scale=1-9", "--set", "sampler=Euler")
+    said = farm(*job, "--order", "coarse")
+    assert said.code == 0, said.err
+    assert len(early) == 2 and {1, 5, 9} <= early[0] < early[1] and {3, 7} <= early[1]
+    assert f"small: {len(early[0])} of 9 cells are there, spread over the axes: " in said.err
+    assert "spread over the axes" not in farm(*job, "--results", workspace / "fast").err
+    coarse = index(workspace)
+    fast = pd.read_csv(workspace / "fast" / "small" / "index.csv", keep_default_na=False)
+    same = coarse.columns.drop(["seconds", "sharpness"])
+    assert coarse[same].equals(fast[same])
+    for name in coarse.file:
+        one, other = (workspace / folder / "small" / name for folder in ("results", "fast"))
+        assert abs(np.asarray(Image.open(one), int) - np.asarray(Image.open(other), int)).max() <= 2
+    assert "9 are there already, 0 to render" in farm(*job).err
 
 
 def test_what_is_there_is_not_rendered_again(farm, workspace):
