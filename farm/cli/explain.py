@@ -17,10 +17,10 @@ Every {STRIDES[0]}th value of each axis and the last one are the first wave, eve
 all others the third. In each of them:"""
 
 RULES = f"""\
-Cells that need the same checkpoint stand together; in these those of a size; then those with prompts of a
-length (in chunks of 75 tokens, taking each word for one); then those that share their first pass. The
-longest come first. The last {TAIL} or so before the length, the size or the checkpoint changes go by their
-own length alone: what is short at the end keeps the batches full."""
+Cells that need the same networks (checkpoint and precision) stand together; in these those of a size; then
+those with prompts of a length (in chunks of 75 tokens, taking each word for one); then those that share
+their first pass. The longest come first. The last {TAIL} or so before the length, the size or the networks
+change go by their own length alone: what is short at the end keeps the batches full."""
 
 
 def explanation(told: Explanation) -> Iterator[str]:
@@ -30,7 +30,7 @@ def explanation(told: Explanation) -> Iterator[str]:
         yield COARSE
     yield RULES
     different = len({(stretch.model, stretch.precision) for stretch in told.stretches})
-    yield f"loads: {told.loads} of {counted(different, 'checkpoint')}, with one worker"
+    yield f"different networks: {different}; loads, with one worker: {told.loads}"
     for number, stretch in enumerate(told.stretches[:MOST_STRETCHES], 1):
         yield ""
         yield from _stretch(number, stretch, told.waves > 1)

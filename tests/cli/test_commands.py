@@ -248,12 +248,12 @@ def test_the_order_is_explained_in_words(farm, workspace):
     plain = farm("plan", "mixed.yaml").out
     said = farm("plan", "mixed.yaml", "--explain").out
     assert said.startswith(plain + "\norder: fast\n")
-    assert "\nloads: 2 of 2 checkpoints, with one worker\n" in said
+    assert "\ndifferent networks: 2; loads, with one worker: 2\n" in said
     assert "\n1. tiny-cats in fp32: 108 cells\n   sizes: 64x64, 96x64; chunks: 1, 2\n" in said
     assert "\n   evaluations of a cell: 80 to 20; 36 cells first, whose sampler chooses its steps\n" in said
     coarse = farm("plan", "mixed.yaml", "--explain", "--order", "coarse").out
     assert "\norder: coarse\nEvery 4th value of each axis" in coarse
-    assert "\nloads: 4 of 2 checkpoints, with one worker\n" in coarse
+    assert "\ndifferent networks: 2; loads, with one worker: 4\n" in coarse
     assert re.findall(r"^\d\. (wave \d, tiny-cats.*): ", coarse, re.MULTILINE) == [
         "wave 1, tiny-cats in fp32",
         "wave 1, tiny-cats",
