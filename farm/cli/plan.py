@@ -33,15 +33,6 @@ Overrides = Annotated[
     ),
 ]
 
-InOrder = Annotated[
-    Order,
-    typer.Option(
-        "--order",
-        help="fast: the whole job soonest; coarse: every fourth value of each axis first, then every second, "
-        "then the others.",
-    ),
-]
-
 
 def plan(
     job: Annotated[Path, typer.Argument(metavar="JOB", help="A job file (YAML).", show_default=False)],
@@ -50,7 +41,10 @@ def plan(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say in what order cells are rendered, and what they share.")
     ] = False,
-    order: InOrder | None = None,
+    order: Annotated[
+        Order | None,
+        typer.Option("--order", help="The order to explain, as for farm run.", show_default=False),
+    ] = None,
 ) -> None:
     """Show what a job comes to: cells, evaluations, what is shared, space on disk."""
     if order and not explain:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from farm.cli.jobs import load_plans, look_around
-from farm.cli.plan import InOrder, JobFiles, Overrides
+from farm.cli.plan import JobFiles, Overrides
 from farm.errors import BadInput, Problem
 from farm.ordering import Order
 
@@ -37,7 +37,13 @@ def run(
             show_default=False,
         ),
     ] = None,
-    order: InOrder = Order.FAST,
+    order: Annotated[
+        Order,
+        typer.Option(
+            help="fast: the whole job soonest; coarse: every fourth value of each axis first, then every "
+            "second, then the others.",
+        ),
+    ] = Order.FAST,
 ) -> None:
     """Render jobs; what is there already is kept, and the same command goes on where it stopped."""
     if inline and (address or workers):
