@@ -1,5 +1,7 @@
 """What a picture asks of the networks, and what it shares: the one account that plans and queues go by."""
 
+import math
+import re
 from collections.abc import Hashable, Iterator
 from functools import lru_cache
 
@@ -7,6 +9,12 @@ from farm.cell import Settings
 from farm.prompts.emphasis import Section, is_weighted, weighted
 from farm.prompts.strands import Said, Strand, coefficients, strands
 from farm.sampling import AUTOMATIC, BUILT_IN, DIFFUSERS, Sampler, Samplers, Schedule
+
+CHUNK = 75
+"""Tokens that the text encoder takes at once, its marks left out."""
+
+_WORD = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|(?:[^\w\s\0]|_)+")
+"""What CLIP's tokenizer makes a token of, or several."""
 
 _KEPT = 20_000
 """Texts that are looked at once: the cells of a job say the same again and again."""
@@ -98,6 +106,25 @@ def encodings(settings: Settings, samplers: Samplers = BUILT_IN) -> Iterator[Has
     for strand in guiding_strands(settings, samplers):
         for text in strand.said.texts:
             yield settings.model, settings.precision, settings.clip_skip, _words(text)
+
+
+def lengths(settings: Settings, samplers: Samplers = BUILT_IN) -> tuple[int, ...]:
+    """How many chunks the text of each row has, about: no tokenizer has looked at them yet.
+
+    Rows of different lengths cannot share a batch. The parts of an AND are all as long as the longest.
+    """
+    found = guiding_strands(settings, samplers)
+    longest = max((_chunks(strand.said) for strand in found if strand.conditional), default=0)
+    return tuple(longest if strand.conditional else _chunks(strand.said) for strand in found)
+
+
+@lru_cache(_KEPT)
+def _chunks(said: Said) -> int:
+    """The most chunks that a text of it has, if each of its words is one token."""
+    return max(
+        sum(max(1, math.ceil(len(_WORD.findall(section)) / CHUNK)) for section in _words(text))
+        for text in (*said.texts, *said.others)
+    )
 
 
 @lru_cache(_KEPT)

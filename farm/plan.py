@@ -1,17 +1,18 @@
 """A compiled job: inert, complete, and in the order in which it is rendered."""
 
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
 from farm.axes import Axis, AxisValue
 from farm.cell import Cell, Settings, SettingValue
-from farm.costs import encodings, evaluations, first_pass, first_rows, rows
+from farm.costs import encodings, evaluations, first_rows, rows
 from farm.document import Place
 from farm.errors import BadInput, Problem
 from farm.job import Job
 from farm.layout import Layout as Layout
+from farm.ordering import Order, coarse_wave, in_render_order
 from farm.remarks import Remarks
 from farm.resolving import completed, settled
 from farm.sampling import BUILT_IN, Samplers
@@ -35,6 +36,7 @@ class Plan:
         typed: the prompt and the negative prompt at the job's top, whatever is made of them.
         by_evaluations: whether it is the evaluations of the model that the job says, and not the steps.
         warnings: what is no mistake, but looks like one, with its place.
+        order: in which the cells stand.
         places: where the settings that the job gives stand, by name.
         notes: what somebody who asked for it should know: settings that do not matter to some cells.
     """
@@ -51,6 +53,7 @@ class Plan:
     by_evaluations: bool = False
     typed: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    order: Order = Order.FAST
 
     def keyed(self, model_hashes: Mapping[str, str]) -> "Plan":
         """This plan with final keys, given the SHA-256 of each checkpoint by its name."""
@@ -60,6 +63,17 @@ class Plan:
     def without(self, done: Collection[str]) -> "Plan":
         """What is left of this plan when the cells with these keys are there already."""
         return replace(self, cells=tuple(cell for cell in self.cells if cell.key not in done))
+
+    def in_order(self, order: Order) -> "Plan":
+        """This plan with its cells in another order, which changes no picture."""
+        plan = replace(self, order=order)
+        return replace(plan, cells=tuple(in_render_order(self.cells, self.samplers, plan.wave_of)))
+
+    def wave_of(self, cell: Cell) -> int:
+        """Which wave a cell belongs to, from 0: a coarse order goes over the axes several times."""
+        if self.order is Order.FAST:
+            return 0
+        return coarse_wave(cell.coordinates, [len(axis.values) for axis in self.axes])
 
     def evaluations(self) -> int:
         """How often a model is asked, over all pictures."""
@@ -107,8 +121,7 @@ def compile_job(job: Job) -> Plan:
 
     Cells are numbered in the order of the axes, the last axis running fastest. Two combinations with the
     same settings are two cells with different numbers and, once hashed, the same key: both are shown, and
-    one picture is rendered for both. Cells stand in render order: those that share weights together, among
-    these those of a size, then those that share a first pass, and among these the longest first.
+    one picture is rendered for both. Cells stand in render order (`farm.ordering`).
 
     Raises:
         BadInput: if settings contradict each other in a combination, or every combination is skipped.
@@ -122,7 +135,7 @@ def compile_job(job: Job) -> Plan:
         job.name,
         job.axes,
         job.layout,
-        tuple(_in_render_order(cells)),
+        tuple(in_render_order(cells, job.samplers)),
         job.job_yaml,
         job.samplers,
         remarks.notes(),
@@ -176,19 +189,3 @@ def _asked(base: Mapping[str, SettingValue], values: Sequence[AxisValue], wordin
         chosen.update(value.settings)
     wording.word(chosen, values)
     return chosen
-
-
-def _in_render_order(cells: Sequence[Cell]) -> list[Cell]:
-    ranks: dict[Hashable, int] = {}
-
-    def rank(*group: Hashable) -> int:
-        return ranks.setdefault(group, len(ranks))
-
-    def order(cell: Cell) -> tuple[int, ...]:
-        settings = cell.settings
-        weights = (settings.model, settings.precision)
-        size = (*weights, settings.width, settings.height)
-        start = first_pass(settings)
-        return rank(*weights), rank(*size), rank(*start), -cell.evaluations, cell.number
-
-    return sorted(cells, key=order)

@@ -87,6 +87,7 @@ class Work:
         between: seconds that the samplers, guidance and the loop itself took.
         again: cells that were begun again, for want of memory or at a higher precision.
         notes: what people should know of how it was done, each in a line.
+        files: of a profile, by their names.
     """
 
     tallies: Mapping[Kind, Tally] = field(default_factory=dict)
@@ -95,10 +96,11 @@ class Work:
     between: float = 0.0
     again: int = 0
     notes: tuple[str, ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         """Whether there is anything to tell."""
-        return bool(self.tallies or self.notes)
+        return bool(self.tallies or self.notes or self.files)
 
     def __add__(self, other: "Work") -> "Work":
         kinds = dict.fromkeys((*self.tallies, *other.tallies))
@@ -110,6 +112,7 @@ class Work:
             self.between + other.between,
             self.again + other.again,
             (*self.notes, *other.notes),
+            {**self.files, **other.files},
         )
 
     def of(self, request: str) -> Tally:

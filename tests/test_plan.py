@@ -1,7 +1,5 @@
 import subprocess
 import sys
-from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -114,30 +112,6 @@ def test_skip_by_the_title_of_a_value_among_a_settings_values(compiled):
 def test_everything_skipped(compiled):
     with pytest.raises(BadInput, match=r"job\.yaml:4: skip: leaves no cell"):
         compiled("sweep: {steps: [5, 10]}\nskip: [{steps: '>= 1'}]")
-
-
-def test_render_order_keeps_together_what_shares(compiled):
-    plan = compiled(
-        "sweep:\n"
-        "  steps: [5, 20]\n"
-        "  prompt: [a cat, a dog]\n"
-        "  width: [64, 128]\n"
-        "  cfg_scale: [1, 7]\n"
-        "  model: [cats, dogs]\n"
-    )
-
-    def runs(*names):
-        return [
-            key
-            for key, _ in groupby(
-                tuple(getattr(cell.settings, name) for name in names) for cell in plan.cells
-            )
-        ]
-
-    for names in (["model"], ["model", "width"], ["model", "width", "prompt"]):
-        assert len(runs(*names)) == 2 ** len(names)
-    for _, group in groupby(plan.cells, key=lambda cell: replace(cell.settings, steps=1, cfg_scale=1)):
-        assert [cell.settings.steps for cell in group] == [20, 20, 5, 5]
 
 
 @pytest.mark.parametrize(

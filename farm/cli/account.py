@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from farm.cell import Outcome
 from farm.cluster.coordinator import Done
 from farm.plan import Plan
-from farm.work import Work, total
+from farm.work import Kind, Work, total
 
 PARTS = {"predict": "UNet", "decode": "VAE", "encode text": "text", "open": "loading"}
 """What the requests are called where time is told."""
@@ -55,6 +55,25 @@ class Account:
             yield reason
         yield f"batches {work.occupancy:.0%} full; {_shares(work)}"
 
+    def files(self) -> Iterator[tuple[str, str, bytes]]:
+        """Of a profile: worker, name, content."""
+        for worker, work in self.works.items():
+            yield from ((worker, name, content) for name, content in work.files.items())
+
+    def table(self) -> str:
+        """Where the workers' time went, by what was asked of the networks."""
+        work = self.work
+        whole = sum(seconds for _, seconds in _parts(work)) or 1.0
+        lines = [f"{'':40}{'calls':>8}{'rows':>10}{'full':>6}{'rows/s':>9}{'seconds':>9}{'':>6}"]
+        for kind, tally in sorted(work.tallies.items(), key=lambda pair: -pair[1].seconds):
+            full = f"{tally.rows / tally.possible:.0%}" if tally.possible else ""
+            rate = tally.rows / tally.seconds if tally.seconds else 0.0
+            numbers = f"{tally.calls:>8,}{tally.rows:>10,}{full:>6}{rate:>9.1f}{tally.seconds:>9.2f}"
+            lines.append(f"{_titled(kind):40}{numbers}{tally.seconds / whole:>6.0%}")
+        for title, seconds in (("waiting for noise", work.waiting), ("samplers and the loop", work.between)):
+            lines.append(f"{title:73}{seconds:>9.2f}{seconds / whole:>6.0%}")
+        return "\n".join(lines)
+
     def _difference(self, planned: Plan, done: int) -> str:
         """How far it is from the plan, and what that comes from as far as it is known."""
         difference = done - planned.rows()
@@ -73,10 +92,21 @@ class Account:
         return f"that is {abs(difference):,} rows {'more' if difference > 0 else 'fewer'} than planned{told}"
 
 
+def _titled(kind: Kind) -> str:
+    """A kind of work, for people."""
+    size = f" {kind.width}×{kind.height}" if kind.width else ""
+    tokens = f", {kind.tokens} tokens" if kind.tokens else ""
+    return f"{PARTS[kind.request]} {kind.model}{size}{tokens}"
+
+
+def _parts(work: Work) -> list[tuple[str, float]]:
+    networks = [(title, work.of(request).seconds) for request, title in PARTS.items()]
+    return [*networks, ("waiting for noise", work.waiting), ("the rest", work.between)]
+
+
 def _shares(work: Work) -> str:
     """Where the workers' time went."""
-    parts = {title: work.of(request).seconds for request, title in PARTS.items()}
-    parts |= {"waiting for noise": work.waiting, "the rest": work.between}
-    whole = sum(parts.values()) or 1.0
-    told = [f"{title} {seconds / whole:.0%}" for title, seconds in parts.items() if seconds / whole >= 0.005]
+    parts = _parts(work)
+    whole = sum(seconds for _, seconds in parts) or 1.0
+    told = [f"{title} {seconds / whole:.0%}" for title, seconds in parts if seconds / whole >= 0.005]
     return f"{whole:.1f} s of work: {', '.join(told)}"

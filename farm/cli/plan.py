@@ -9,8 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from farm.axes import Axis
+from farm.cli.explain import explanation
 from farm.cli.jobs import load_plans, look_around
 from farm.cli.oddities import prompt_warnings, shortened
+from farm.cli.words import counted as counted
+from farm.errors import BadInput, Problem
+from farm.explaining import explained
+from farm.ordering import Order
 from farm.plan import Plan
 from farm.rates import Rates
 from farm.weights.addons import find_addons
@@ -34,8 +39,17 @@ def plan(
     job: Annotated[Path, typer.Argument(metavar="JOB", help="A job file (YAML).", show_default=False)],
     overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say in what order cells are rendered, and what they share.")
+    ] = False,
+    order: Annotated[
+        Order | None,
+        typer.Option("--order", help="The order to explain, as for farm run.", show_default=False),
+    ] = None,
 ) -> None:
     """Show what a job comes to: cells, evaluations, what is shared, space on disk."""
+    if order and not explain:
+        raise BadInput([Problem("--order", "goes with --explain; what a job comes to is the same in any")])
     place = look_around(None)
     [compiled] = load_plans([job], overrides or [], place)
     warnings = prompt_warnings(compiled, find_addons(place.workspace.model_folders))
@@ -43,7 +57,14 @@ def plan(
     estimate = Rates().estimate(compiled.needs(), hashes)
     time = {"estimate": asdict(estimate) if estimate else None}
     facts = facts_of(compiled) | time | {"warnings": warnings}
-    print(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else _in_words(compiled, facts))
+    told = explained(compiled.in_order(order or compiled.order)) if explain else None
+    if as_json:
+        facts |= {"explanation": asdict(told)} if told else {}
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    print(_in_words(compiled, facts))
+    if told:
+        print("", *explanation(told), sep="\n")
 
 
 def check(jobs: JobFiles, overrides: Overrides = None) -> None:
@@ -57,11 +78,6 @@ def check(jobs: JobFiles, overrides: Overrides = None) -> None:
         print(f"{compiled.name}: {counted(len(compiled.cells), 'cell')}, no mistakes")
         for warning in shortened(prompt_warnings(compiled, addons)):
             print(warning)
-
-
-def counted(number: int, noun: str) -> str:
-    """So many of them: `1 cell`, `2 cells`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def models_of(compiled: Plan) -> list[str]:

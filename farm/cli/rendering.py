@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +13,14 @@ import typer
 
 from farm.cell import Cell
 from farm.cli.account import Account
+from farm.cli.early import Waves, write_early
 from farm.cli.farms import open_farm
 from farm.cli.jobs import Place
 from farm.cli.plan import counted
 from farm.cli.progress import RunProgress
 from farm.cluster.coordinator import Done, Notice
 from farm.errors import FarmError
+from farm.ordering import WaveOf
 from farm.plan import Plan
 from farm.rates import Rates
 from farm.results.gallery import write_gallery
@@ -25,6 +28,7 @@ from farm.results.overview import write_overview
 from farm.results.scoring import score_stored, unscored
 from farm.results.sheet import write_sheets
 from farm.results.store import Store
+from farm.results.whole import write_whole
 from farm.weights.catalog import hash_all
 
 if TYPE_CHECKING:
@@ -35,6 +39,9 @@ INDEX_EVERY = 30.0
 
 SHEETS_SHOWN = 5
 """Sheets whose place is printed; the others lie beside them."""
+
+PROFILE = "profile"
+"""The folder beside the results of what `--profile` finds."""
 
 REASONS_SHOWN = 20
 """Failed cells that are listed one by one at the end."""
@@ -82,14 +89,14 @@ class _LateFarm:
     ) -> None:
         self._stack.close()
 
-    def render(self, cells: Sequence[Cell]) -> Generator["Event"]:
+    def render(self, cells: Sequence[Cell], wave_of: WaveOf) -> Generator["Event"]:
         """The farm's events for these cells; nothing is started for none."""
         if cells and not self._is_up:
             _say("starting the workers")
             self._stack.enter_context(self._farm)
             self._is_up = True
         if cells:
-            yield from self._farm.render(cells)
+            yield from self._farm.render(cells, wave_of)
 
 
 def _keyed(plans: Sequence[Plan], place: Place) -> list[Plan]:
@@ -105,7 +112,7 @@ def _run_job(plan: Plan, place: Place, farm: _LateFarm) -> int:
         _say(_opening(plan, left))
         started, account = time.monotonic(), Account()
         try:
-            _render(left, store, farm, account)
+            _render(plan, left, store, farm, account)
             scoreless = _score(plan, store, place)
         except KeyboardInterrupt:
             with suppress(FarmError):  # what was committed is in the journal
@@ -117,21 +124,30 @@ def _run_job(plan: Plan, place: Place, farm: _LateFarm) -> int:
                 store.write_index()
             raise
         failed = _close(plan, store, len(left.cells), time.monotonic() - started)
-        _tell(left, account)
+        _tell(left, account, store.folder)
         return scoreless + failed
 
 
-def _tell(planned: Plan, account: Account) -> None:
+def _tell(planned: Plan, account: Account, folder: Path) -> None:
     """What was done, beside what was planned; and how long it took, for the plans to come."""
     for line in account.lines(planned):
         _say(f"{planned.name}: {line}")
+    for worker, name, content in account.files():
+        write_whole(folder / PROFILE / worker / name, content)
+    if any(account.files()):
+        print(account.table())
+        print(f"profile: {folder / PROFILE}")
     hashes = {cell.settings.model: cell.model_hash for cell in planned.cells}
     Rates().note(account.work, hashes, len(account.works))
 
 
-def _render(left: Plan, store: Store, farm: _LateFarm, account: Account) -> None:
+def _render(plan: Plan, left: Plan, store: Store, farm: _LateFarm, account: Account) -> None:
     indexed = time.monotonic()
-    with RunProgress(left.name, len(left.cells)) as progress, closing(farm.render(left.cells)) as events:
+    waves = Waves(left)
+    with (
+        RunProgress(left.name, len(left.cells)) as progress,
+        closing(farm.render(left.cells, left.wave_of)) as events,
+    ):
         for event in events:
             if isinstance(event, Notice):
                 progress.say(f"{left.name}: {event.worker}: {event.text}")
@@ -142,7 +158,10 @@ def _render(left: Plan, store: Store, farm: _LateFarm, account: Account) -> None
             with _uninterrupted():
                 store.write(event)
             progress.count(failed=event.status == "failed")
-            if time.monotonic() - indexed > INDEX_EVERY:
+            if waves.end_with(event.cell):
+                progress.say(write_early(plan, store))
+                indexed = time.monotonic()
+            elif time.monotonic() - indexed > INDEX_EVERY:
                 store.write_index()
                 indexed = time.monotonic()
 

@@ -9,6 +9,7 @@ import typer
 from farm.cli.jobs import load_plans, look_around
 from farm.cli.plan import JobFiles, Overrides
 from farm.errors import BadInput, Problem
+from farm.ordering import Order
 
 
 def run(
@@ -44,15 +45,29 @@ def run(
             "disk; pays on long runs.",
         ),
     ] = False,
+    profiled: Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="Say where the time goes, and write a Chrome trace of some batches beside the results.",
+        ),
+    ] = False,
+    order: Annotated[
+        Order,
+        typer.Option(
+            help="fast: the whole job soonest; coarse: every fourth value of each axis first, then every "
+            "second, then the others.",
+        ),
+    ] = Order.FAST,
 ) -> None:
     """Render jobs; what is there already is kept, and the same command goes on where it stopped."""
     if inline and (address or workers):
         option = "--address" if address else "--workers"
         raise BadInput([Problem(option, "goes with Ray; --inline renders in this process alone")])
     place = look_around(results)
-    plans = load_plans(jobs, overrides or [], place)
+    plans = [plan.in_order(order) for plan in load_plans(jobs, overrides or [], place)]
     # Here, since `farm --help` and `farm plan` must not wait for what rendering loads.
     failed = import_module("farm.cli.rendering").render_jobs(
-        plans, place, inline, address, workers, {"compiled": compiled}
+        plans, place, inline, address, workers, {"compiled": compiled, "profiled": profiled}
     )
     raise typer.Exit(1 if failed else 0)

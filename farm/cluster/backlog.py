@@ -23,6 +23,7 @@ class Task(Generic[P]):
         weights: the networks that it needs loaded.
         group: neighbours of equal group share work and are leased together; None stands alone.
         cost: in any unit, the same for all tasks of a queue; above 0.
+        wave: one is handed out when nothing of those below it is left.
         kind: of the work.
     """
 
@@ -31,6 +32,7 @@ class Task(Generic[P]):
     weights: str = ""
     group: Hashable = None
     cost: float = 1.0
+    wave: int = 0
     kind: str = "render"
 
 
@@ -54,25 +56,25 @@ class _Bin(Generic[P]):
 class Backlog(Generic[P]):
     """Untouched tasks; each operation takes amortised O(log weights) time per task that it hands out.
 
-    A worker claims the weights that it last took work for, until it takes others or drops them.
+    A worker claims the weights that it last took work for, until it takes others or drops them. Work comes
+    in waves: what is said here of weights holds inside of one, and claims last from one to the next, so that
+    networks which are loaded are used on.
     """
 
     def __init__(self, tasks: Iterable[Task[P]]) -> None:
         self._bins: dict[str, _Bin[P]] = {}
         self._claims: dict[str, str] = {}
-        for chunk in _chunks(tasks):
-            shelf = self._bins.setdefault(chunk.tasks[0].weights, _Bin())
-            shelf.chunks.append(chunk)
-            shelf.cost += chunk.cost
-        self._unclaimed = dict.fromkeys(self._bins)
-        self._longest = [(-shelf.cost, weights) for weights, shelf in self._bins.items()]
-        heapq.heapify(self._longest)
+        ordered = sorted(tasks, key=_wave)
+        self._later = deque(list(wave) for _, wave in groupby(ordered, key=_wave))
+        self._begin_wave()
 
     def __bool__(self) -> bool:
         return bool(self._bins)
 
     def take(self, worker: str, wanted: int, allowance: float, switch: bool) -> list[Task[P]]:
         """Hands out tasks of one weights: the claimed ones, else unclaimed ones, else the longest bin's.
+
+        With the last of a wave, tasks of the next one are given that need the same weights.
 
         Args:
             worker: who asks.
@@ -84,9 +86,14 @@ class Backlog(Generic[P]):
         if weights is None:
             return []
         self._claim(worker, weights)
-        taken = _cut(self._bins[weights], wanted, allowance)
-        if not self._bins[weights].chunks:
+        taken: list[Task[P]] = []
+        while weights in self._bins:
+            _cut(self._bins[weights], taken, wanted, allowance)
+            if self._bins[weights].chunks:
+                break
             del self._bins[weights]
+            if not self._bins:
+                self._begin_wave()
         return taken
 
     def drop(self, worker: str) -> None:
@@ -98,6 +105,18 @@ class Backlog(Generic[P]):
         shelf.claimants -= 1
         if not shelf.claimants:
             self._unclaimed[weights] = None
+
+    def _begin_wave(self) -> None:
+        for chunk in _chunks(self._later.popleft() if self._later else ()):
+            shelf = self._bins.setdefault(chunk.tasks[0].weights, _Bin())
+            shelf.chunks.append(chunk)
+            shelf.cost += chunk.cost
+        for weights in self._claims.values():
+            if weights in self._bins:
+                self._bins[weights].claimants += 1
+        self._unclaimed = {weights: None for weights, shelf in self._bins.items() if not shelf.claimants}
+        self._longest = [(-shelf.cost, weights) for weights, shelf in self._bins.items()]
+        heapq.heapify(self._longest)
 
     def _choose(self, worker: str, switch: bool) -> str | None:
         claimed = self._claims.get(worker)
@@ -142,14 +161,17 @@ def _chunks(tasks: Iterable[Task[P]]) -> Iterable[_Chunk[P]]:
             yield _Chunk(deque(part), sum(task.cost for task in part))
 
 
+def _wave(task: Task[P]) -> int:
+    return task.wave
+
+
 def _group(task: Task[P]) -> Hashable:
     return task.weights, task.key if task.group is None else (task.group,)
 
 
-def _cut(shelf: _Bin[P], wanted: int, allowance: float) -> list[Task[P]]:
-    """Takes whole chunks while they fit; a chunk that does not fit by itself is cut."""
-    taken: list[Task[P]] = []
-    spent = 0.0
+def _cut(shelf: _Bin[P], taken: list[Task[P]], wanted: int, allowance: float) -> None:
+    """Adds whole chunks to `taken` while they fit; a chunk that does not fit by itself is cut."""
+    spent = sum(task.cost for task in taken)
     while shelf.chunks and len(taken) < wanted:
         chunk = shelf.chunks[0]
         if taken and spent + chunk.cost > allowance:
@@ -162,7 +184,6 @@ def _cut(shelf: _Bin[P], wanted: int, allowance: float) -> list[Task[P]]:
         shelf.cost -= cost
         if not chunk.tasks:
             shelf.chunks.popleft()
-    return taken
 
 
 def _part(chunk: _Chunk[P], allowance: float) -> list[Task[P]]:

@@ -11,6 +11,7 @@ from farm.cluster.queue import DEATHS_ALONE, Attempt, Queue
 from farm.cluster.tasks import CellTask, task_key, tasks_of
 from farm.cluster.worker import Report
 from farm.errors import FarmError
+from farm.ordering import WaveOf, at_once
 from farm.work import Work
 
 
@@ -52,8 +53,13 @@ class Farm(Protocol):
 
     def __exit__(self, *exception: object) -> None: ...
 
-    def render(self, cells: Iterable[Cell]) -> Iterator[Event]:
-        """Gives one outcome for each cell, as they come; closing it drops what is in flight."""
+    def render(self, cells: Iterable[Cell], wave_of: WaveOf = at_once) -> Iterator[Event]:
+        """Gives one outcome for each cell, as they come; closing it drops what is in flight.
+
+        Args:
+            cells: in render order.
+            wave_of: the wave of each; one begins when nothing of those before is left to hand out.
+        """
 
 
 _PULSE = 1.0
@@ -82,6 +88,7 @@ def render(
     crew: Crew,
     patience: Patience = USUAL,
     clock: Callable[[], float] = time.monotonic,
+    wave_of: WaveOf = at_once,
 ) -> Iterator[Event]:
     """Renders cells with a crew; gives each cell's outcome once, and notices in between.
 
@@ -90,7 +97,7 @@ def render(
     Raises:
         FarmError: no worker is left, or none could be had for a long time.
     """
-    run = _Run(Queue(tasks_of(cells), crew.names), crew, patience, clock)
+    run = _Run(Queue(tasks_of(cells, wave_of), crew.names), crew, patience, clock)
     try:
         yield from run.events()
     finally:

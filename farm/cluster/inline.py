@@ -9,6 +9,7 @@ from farm.cell import Cell
 from farm.cluster.coordinator import Event, render
 from farm.cluster.crew import ENDLESS, Reply
 from farm.cluster.worker import RendererFactory, Worker
+from farm.ordering import WaveOf, at_once
 from farm.render.device import choose_device
 from farm.render.renderer import Renderer
 
@@ -45,13 +46,17 @@ class InlineFarm:
     def __exit__(self, *exception: object) -> None:
         self._crew.kill(NAME)
 
-    def render(self, cells: Iterable[Cell]) -> Iterator[Event]:
+    def render(self, cells: Iterable[Cell], wave_of: WaveOf = at_once) -> Iterator[Event]:
         """Gives one outcome for each cell, as they come; closing it drops what is in flight.
+
+        Args:
+            cells: in render order.
+            wave_of: as in `farm.cluster.coordinator.Farm`.
 
         Raises:
             FarmError: the worker broke again and again without finishing anything.
         """
-        return render(cells, self._crew, ENDLESS)
+        return render(cells, self._crew, ENDLESS, wave_of=wave_of)
 
 
 class _Crew:

@@ -24,6 +24,7 @@ from farm.cluster.coordinator import Event, render
 from farm.cluster.crew import USUAL, Patience, Reply
 from farm.cluster.worker import Report, Worker
 from farm.errors import FarmError, described
+from farm.ordering import WaveOf, at_once
 
 RENDERER = "farm.render.renderer:Renderer"
 """Imported by name and in the workers only, so that the process that leads them never loads torch."""
@@ -125,15 +126,19 @@ class RayFarm:
         if self._started_ray:
             ray.shutdown()
 
-    def render(self, cells: Iterable[Cell]) -> Iterator[Event]:
+    def render(self, cells: Iterable[Cell], wave_of: WaveOf = at_once) -> Iterator[Event]:
         """Gives one outcome for each cell, as they come; closing it drops what is in flight.
+
+        Args:
+            cells: in render order.
+            wave_of: as in `farm.cluster.coordinator.Farm`.
 
         Raises:
             FarmError: no worker is left, or none could be had for a long time.
         """
         if self._crew is None:
             raise FarmError("the farm is not open")
-        return render(cells, self._crew, self._patience)
+        return render(cells, self._crew, self._patience, wave_of=wave_of)
 
 
 def kind_of_workers(resources: Mapping[str, float], workers: int | None, weight: int) -> Kind:

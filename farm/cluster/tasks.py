@@ -5,15 +5,20 @@ from collections.abc import Iterable
 from farm.cell import Cell
 from farm.cluster.backlog import Task
 from farm.costs import evaluations, first_pass, rows_at_once
+from farm.ordering import WaveOf, at_once
 
 CellTask = Task[tuple[Cell, ...]]
 """A picture to render; its payload is every cell that it serves, and the first is the one rendered."""
 
 
-def tasks_of(cells: Iterable[Cell]) -> list[CellTask]:
+def tasks_of(cells: Iterable[Cell], wave_of: WaveOf = at_once) -> list[CellTask]:
     """One task for each different picture, in render order.
 
     Cells of equal key and plugins want the same picture and the same scores.
+
+    Args:
+        cells: in render order.
+        wave_of: the wave of each; a picture belongs to that of the first cell which wants it.
 
     Raises:
         ValueError: a cell has no key yet.
@@ -23,7 +28,7 @@ def tasks_of(cells: Iterable[Cell]) -> list[CellTask]:
         if not cell.key:
             raise ValueError(f"cell {cell.number} has no key; hash its weights first")
         twins.setdefault(task_key(cell), []).append(cell)
-    return [_task(tuple(same)) for same in twins.values()]
+    return [_task(tuple(same), wave_of) for same in twins.values()]
 
 
 def task_key(cell: Cell) -> tuple[object, ...]:
@@ -38,7 +43,7 @@ def cost(cell: Cell) -> float:
     return float(counted * rows_at_once(settings) * settings.width * settings.height)
 
 
-def _task(cells: tuple[Cell, ...]) -> CellTask:
+def _task(cells: tuple[Cell, ...], wave_of: WaveOf) -> CellTask:
     settings = cells[0].settings
     return Task(
         key=task_key(cells[0]),
@@ -46,4 +51,5 @@ def _task(cells: tuple[Cell, ...]) -> CellTask:
         weights=cells[0].model_hash or settings.model,
         group=first_pass(settings),
         cost=cost(cells[0]),
+        wave=wave_of(cells[0]),
     )

@@ -18,6 +18,7 @@ from farm.render.capacity import Capacity
 from farm.render.device import dtype_for, leave_cores_free
 from farm.render.engine import Engine, Finished
 from farm.render.memory import memory_of
+from farm.render.profile import Profile
 from farm.render.recipes import Picture, text_to_image, weights_of
 from farm.render.remembered import Remembered
 from farm.render.requests import Weights
@@ -75,17 +76,25 @@ class Renderer:
         device: `cpu`, `cuda`, `cuda:1`, `mps`.
         rows: the largest batch; by the kind of device if not given.
         compiled: whether the UNets are compiled, see `farm.render.compiled`.
+        profiled: whether some batches are recorded, see `farm.render.profile`.
     """
 
     def __init__(
-        self, checkpoints: Mapping[str, Path], device: str, rows: int | None = None, compiled: bool = False
+        self,
+        checkpoints: Mapping[str, Path],
+        device: str,
+        rows: int | None = None,
+        compiled: bool = False,
+        profiled: bool = False,
     ) -> None:
         self._device = torch.device(device)
         leave_cores_free(self._device)
         self._capacity = _capacity(self._device, rows)
         limit = self._capacity.limit if compiled else None
         self._runner = Runner(partial(_load, checkpoints), self._device, compiled_up_to=limit)
-        self._engine = Engine(self._runner, self._capacity)
+        self._profile = Profile() if profiled else None
+        runner = self._profile.watched(self._runner) if self._profile else self._runner
+        self._engine = Engine(runner, self._capacity)
         self._names = count()  # cells of several jobs can have the same number
         self._tries: dict[Hashable, _Try] = {}
         self._held_back: deque[_Try] = deque()
@@ -102,7 +111,12 @@ class Renderer:
 
     def take_work(self) -> Work:
         """What was done since this was last asked."""
-        return replace(self._engine.take_work(), notes=self._runner.take_notes())
+        work = replace(self._engine.take_work(), notes=self._runner.take_notes())
+        if self._profile is None:
+            return work
+        if self.idle:
+            self._profile.end()
+        return replace(work, files=self._profile.take_files())
 
     def submit(self, cell: Cell, samplers: Samplers = BUILT_IN) -> None:
         """Lets a cell wait for its turn.

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ HEAVY = ("torch", "ray", "diffusers", "transformers", "pandas", "scipy")
     [
         ["--help"],
         ["plan", "small.yaml"],
+        ["plan", "small.yaml", "--explain", "--order", "coarse"],
         ["check", "small.yaml"],
         ["prompt", "--help"],
         ["samplers"],
@@ -208,6 +210,76 @@ def test_one_is_told_as_one(farm, workspace):
 def test_titles_with_commas_are_told_from_several(farm, workspace):
     (workspace / "one.yaml").write_text(ONE + "sweep: {negative_prompt: ['a, \"b\"', c]}\n", encoding="utf-8")
     assert '\n  negative_prompt: "a, ""b""", c\n' in farm("plan", "one.yaml").out
+
+
+MIXED = """\
+name: mixed
+model: tiny-cats
+height: 64
+seed: 7
+prompt: a cat
+sweep:
+  cfg_scale: 1-9
+  sampler: [Euler, Heun, DPM adaptive]
+  prompt: [a cat, a cat BREAK a hat]
+  width: [64, 96]
+  precision: [fp32, auto]
+"""
+
+
+def test_the_order_is_explained(farm, workspace):
+    (workspace / "mixed.yaml").write_text(MIXED, encoding="utf-8")
+    facts = json.loads(farm("plan", "mixed.yaml", "--explain", "--json").out)
+    told = facts["explanation"]
+    assert (told["order"], told["loads"], told["waves"], facts["cells"]) == ("fast", 2, 1, 216)
+    first, second = told["stretches"]
+    assert (first["precision"], second["precision"], first["is_loaded"]) == ("fp32", "auto", False)
+    assert (first["cells"], first["groups"], first["grouped"], first["guessed"]) == (108, 4, 108, 36)
+    kinds = [(one["width"], one["chunks"], one["cells"]) for one in first["batches"]]
+    # no row of the negative prompt at cfg_scale 1, and the prompt of one chunk is as long as that
+    assert kinds == [(64, 1, 51), (64, 2, 27), (96, 1, 51), (96, 2, 27)]
+    rows = [one["rows"] for stretch in told["stretches"] for one in stretch["batches"]]
+    assert sum(rows) == facts["rows"] == sum(stretch["rows"] for stretch in told["stretches"])
+    assert sum(stretch["shared_rows"] for stretch in told["stretches"]) == facts["shared_rows"]
+
+
+def test_the_order_is_explained_in_words(farm, workspace):
+    (workspace / "mixed.yaml").write_text(MIXED, encoding="utf-8")
+    plain = farm("plan", "mixed.yaml").out
+    said = farm("plan", "mixed.yaml", "--explain").out
+    assert said.startswith(plain + "\norder: fast\n")
+    assert "\ndifferent networks: 2; loads, with one worker: 2\n" in said
+    assert "\n1. tiny-cats in fp32: 108 cells\n   sizes: 64x64, 96x64; chunks: 1, 2\n" in said
+    assert "\n   evaluations of a cell: 80 to 20; 36 cells first, whose sampler chooses its steps\n" in said
+    coarse = farm("plan", "mixed.yaml", "--explain", "--order", "coarse").out
+    assert "\norder: coarse\nEvery 4th value of each axis" in coarse
+    assert "\ndifferent networks: 2; loads, with one worker: 4\n" in coarse
+    assert re.findall(r"^\d\. (wave \d, tiny-cats.*): ", coarse, re.MULTILINE) == [
+        "wave 1, tiny-cats in fp32",
+        "wave 1, tiny-cats",
+        "wave 2, tiny-cats (still loaded)",
+        "wave 2, tiny-cats in fp32",
+        "wave 3, tiny-cats in fp32 (still loaded)",
+        "wave 3, tiny-cats",
+    ]
+
+
+def test_the_explanation_of_much_is_short(farm, workspace, monkeypatch):
+    monkeypatch.setattr("farm.cli.explain.MOST_STRETCHES", 7)
+    (workspace / "one.yaml").write_text(ONE, encoding="utf-8")
+    sizes = ",".join(str(64 + 8 * number) for number in range(40))
+    many = ("--set", f"width={sizes}", "--set", "precision=fp32,fp16,bf16,auto", "--set", "seed=1-9")
+    said = farm("plan", "one.yaml", "--explain", "--order", "coarse", *many).out
+    stretches = json.loads(farm("plan", "one.yaml", "--explain", "--order", "coarse", "--json", *many).out)
+    rest = [stretch["cells"] for stretch in stretches["explanation"]["stretches"][7:]]
+    assert len(rest) == 2 and f"\n… 2 more like these, with {sum(rest)} cells; --json has" in said
+    assert len(said.splitlines()) < 200 and "     … 32 more kinds: " in said and ", … 40 in all; " in said
+
+
+def test_an_order_of_a_plan_goes_with_its_explanation(farm):
+    said = farm("plan", "small.yaml", "--order", "coarse")
+    assert said.code == 2 and said.err.startswith("--order: goes with --explain")
+    assert farm("run", "small.yaml", "--order", "best").code == 2
 
 
 def test_models_lists_what_lies_there(farm):

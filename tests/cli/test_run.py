@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from farm.results import sheet
 from farm.results.infotext import read_cell
 from tests.cli.conftest import JOB, journal
 
@@ -47,6 +48,31 @@ def test_a_run_ends_with_what_was_done_which_is_what_was_planned(farm, workspace
 def test_what_was_done_otherwise_than_planned_is_said(farm, workspace):
     said = farm("run", "small.yaml", "--inline", "--set", "sampler=DPM adaptive", "--set", "cfg_scale=4").err
     assert re.search(r"that is \d+ rows (more|fewer) than planned: a sampler chooses its own steps", said)
+
+
+def test_a_coarse_order_shows_sheets_early_and_comes_to_the_same(farm, workspace, monkeypatch):
+    early = []
+
+    def write_sheets(plan, records, folder):
+        early.append({cell.number for cell in plan.cells if cell.key in records})
+        return sheet.write_sheets(plan, records, folder)
+
+    monkeypatch.setattr("farm.cli.early.write_sheets", write_sheets)
+    monkeypatch.setattr("farm.render.capacity.CPU_ROWS", 2)  # so that little is in flight where a wave ends
+    job = ("run", "small.yaml", "--inline", "--set", "cfg_scale=1-9", "--set", "sampler=Euler")
+    said = farm(*job, "--order", "coarse")
+    assert said.code == 0, said.err
+    assert len(early) == 2 and {1, 5, 9} <= early[0] < early[1] and {3, 7} <= early[1]
+    assert f"small: {len(early[0])} of 9 cells are there, spread over the axes: " in said.err
+    assert "spread over the axes" not in farm(*job, "--results", workspace / "fast").err
+    coarse = index(workspace)
+    fast = pd.read_csv(workspace / "fast" / "small" / "index.csv", keep_default_na=False)
+    same = coarse.columns.drop(["seconds", "sharpness"])
+    assert coarse[same].equals(fast[same])
+    for name in coarse.file:
+        one, other = (workspace / folder / "small" / name for folder in ("results", "fast"))
+        assert abs(np.asarray(Image.open(one), int) - np.asarray(Image.open(other), int)).max() <= 2
+    assert "9 are there already, 0 to render" in farm(*job).err
 
 
 def test_what_is_there_is_not_rendered_again(farm, workspace):

@@ -65,6 +65,97 @@ def test_a_long_group_is_cut():
     assert len(queue.lease("x", 1)) == LARGEST_CHUNK
 
 
+def in_waves(*waves):
+    """Tasks in the order given; each wave is a word, each letter the weights of a task."""
+    pairs = [(wave, weights) for wave, word in enumerate(waves) for weights in word]
+    return [Task(key, key, weights, wave=wave) for key, (wave, weights) in enumerate(pairs)]
+
+
+def taken(backlog, worker, wanted, allowance=99.0, switch=True):
+    return [task.key for task in backlog.take(worker, wanted, allowance, switch)]
+
+
+def test_a_wave_begins_when_nothing_of_the_one_before_is_left():
+    backlog = Backlog(in_waves("aab", "ab"))
+    assert taken(backlog, "x", 1) == [0]
+    assert taken(backlog, "y", 5) == [2]  # a of the first wave is left
+    assert taken(backlog, "y", 5, switch=False) == []  # though its weights come again in the second
+    assert taken(backlog, "x", 5) == [1, 3]  # with the last of a wave, the next one begins
+    assert taken(backlog, "y", 5) == [4]
+    assert not backlog
+
+
+def test_a_wave_that_begins_leaves_workers_their_weights():
+    backlog = Backlog(in_waves("abc", "cbabab"))
+    assert [taken(backlog, worker, 1) for worker in "xyz"] == [[0], [1], [2]]
+    assert taken(backlog, "y", 1) == [4]
+    assert taken(backlog, "z", 1) == [3]
+    assert taken(backlog, "z", 1) == [5]  # c is done, a as long as b
+    backlog.drop("x")
+    backlog.drop("z")
+    assert taken(backlog, "new", 1) == [7]  # nobody's now
+    assert taken(backlog, "y", 9) == [6, 8]
+
+
+def test_the_next_wave_is_given_only_as_far_as_there_is_room():
+    backlog = Backlog(in_waves("aa", "aaaa"))
+    assert taken(backlog, "x", 3) == [0, 1, 2]
+    assert taken(Backlog(in_waves("aa", "aaaa")), "x", 9, allowance=4.0) == [0, 1, 2, 3]
+    assert taken(Backlog(in_waves("aa", "bb", "aa")), "x", 9) == [0, 1]
+
+
+def test_waves_come_in_their_order_and_groups_are_cut_by_them():
+    work = [Task(key, key, "a", group=0, wave=wave) for key, wave in enumerate([1, 0, 1, 0, 3])]
+    queue = queue_of(work, "x")
+    assert keys(queue.lease("x", 1)) == [1, 3]
+    assert keys(queue.lease("x", 1)) == [0, 2]
+    assert keys(queue.lease("x", 1)) == [4]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    work=st.lists(st.tuples(st.integers(0, 3), st.sampled_from("abc"), st.integers(0, 2)), max_size=40),
+    choices=st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from("llfd"), st.integers(1, 9))),
+)
+def test_no_wave_overtakes_another_and_every_task_ends_once(work, choices):
+    made = [Task(key, key, weights, group, wave=wave) for key, (wave, weights, group) in enumerate(work)]
+    queue = queue_of(made, *"xyz")
+    held = {worker: [] for worker in "xyz"}
+    untouched, ended, usable = {task.key: task for task in made}, [], set("xyz")
+
+    def lease(worker, wanted):
+        attempts = queue.lease(worker, wanted)
+        assert len({attempt.task.weights for attempt in (*attempts, *held[worker])}) <= 1
+        fresh = [untouched.pop(key) for key in keys(attempts) if key in untouched]
+        assert [task.wave for task in fresh] == sorted(task.wave for task in fresh)
+        if fresh:
+            assert max(task.wave for task in fresh) <= min((t.wave for t in untouched.values()), default=9)
+        held[worker] += attempts
+
+    def finish(worker):
+        ended.extend(queue.finish(attempt.number).key for attempt in held[worker])
+        held[worker].clear()
+
+    for worker, action, number in choices:
+        if worker not in usable:
+            continue
+        if action == "l":
+            lease(worker, number)
+        elif action == "f":
+            finish(worker)
+        else:
+            held[worker].clear()
+            loss = queue.lose(worker)
+            ended.extend(task.key for task in loss.condemned)
+            usable.discard(worker) if loss.set_aside else queue.join(worker)
+    while usable and queue.unfinished:
+        for worker in sorted(usable):
+            lease(worker, 4)
+            finish(worker)
+    if usable:
+        assert sorted(ended) == list(range(len(made)))
+
+
 def test_nobody_holds_more_than_an_even_share_of_what_is_left():
     queue = queue_of(tasks(30), "x", "y", "z")
     held = {worker: len(queue.lease(worker, 100)) for worker in "xyz"}

@@ -15,6 +15,13 @@ def test_cells_of_the_same_picture_and_plugins_are_one_task():
     assert [task.payload for task in tasks] == [(first, twin), (other,), (scored,)]
 
 
+def test_a_task_is_of_the_wave_of_the_first_cell_that_wants_it():
+    first, other = cells(["cat", "dog"])
+    twin = replace(first, number=3, coordinates=(3,))
+    tasks = tasks_of([first, other, twin], lambda cell: cell.number)
+    assert [(task.payload, task.wave) for task in tasks] == [((first, twin), 1), ((other,), 2)]
+
+
 def test_a_cell_needs_its_key():
     with pytest.raises(ValueError, match="cell 1 has no key"):
         tasks_of([replace(cells(["cat"])[0], key="")])

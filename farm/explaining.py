@@ -1,0 +1,150 @@
+"""The order of a plan, and what shares what in it, as data."""
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+
+from farm.cell import Cell
+from farm.costs import first_pass, first_rows, lengths, rows
+from farm.ordering import Order, length_of, weights_of
+from farm.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """Rows that can share batches, beside the weights that they need.
+
+    Attributes:
+        width: of the pictures, in pixels.
+        height: of the pictures, in pixels.
+        chunks: of the rows' texts, about.
+        cells: that have such rows.
+        rows: that are computed.
+    """
+
+    width: int
+    height: int
+    chunks: int
+    cells: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Neighbours in the order that need the same weights and are of the same wave.
+
+    Attributes:
+        wave: from 1.
+        model: the checkpoint's name.
+        precision: of its networks.
+        is_loaded: whether the stretch before has left the weights there.
+        cells: how many there are.
+        pictures: different ones that were not wanted before.
+        groups: in which pictures share their first pass; each has two pictures or more.
+        grouped: pictures in these groups.
+        rows: that are computed.
+        shared_rows: that need no computing, because an earlier picture has the same.
+        longest: cell, in evaluations of the model.
+        shortest: cell, in evaluations of the model.
+        guessed: cells whose sampler chooses its steps; they count as the longest.
+        batches: in the order in which they begin.
+    """
+
+    wave: int
+    model: str
+    precision: str
+    is_loaded: bool
+    cells: int
+    pictures: int
+    groups: int
+    grouped: int
+    rows: int
+    shared_rows: int
+    longest: int
+    shortest: int
+    guessed: int
+    batches: tuple[Batches, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """In what order a job is rendered.
+
+    Attributes:
+        order: that was asked for.
+        loads: of weights, with one worker; each further one loads what it takes part in.
+        waves: that there are.
+        stretches: one after the other.
+    """
+
+    order: Order
+    loads: int
+    waves: int
+    stretches: tuple[Stretch, ...]
+
+
+def explained(plan: Plan) -> Explanation:
+    """In what order the cells of a plan are rendered, and what that shares."""
+    known = _Known()
+    stretches: list[Stretch] = []
+    before: Hashable = None
+    for (wave, weights), cells in groupby(plan.cells, lambda cell: (plan.wave_of(cell), weights_of(cell))):
+        stretches.append(_stretch(plan, wave, list(cells), known, is_loaded=weights == before))
+        before = weights
+    return Explanation(
+        plan.order,
+        sum(not stretch.is_loaded for stretch in stretches),
+        len({stretch.wave for stretch in stretches}),
+        tuple(stretches),
+    )
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the stretches before have made."""
+
+    pictures: set[Hashable] = field(default_factory=set)
+    first_rows: set[Hashable] = field(default_factory=set)
+
+
+def _stretch(plan: Plan, wave: int, cells: Sequence[Cell], known: _Known, is_loaded: bool) -> Stretch:
+    model, precision = weights_of(cells[0])
+    new = {cell.settings: cell for cell in cells if cell.settings not in known.pictures}
+    known.pictures.update(new)
+    groups = [size for size in Counter(map(first_pass, new)).values() if size > 1]
+    all_rows = sum(rows(settings, plan.samplers) for settings in new)
+    batches = _batches(plan, list(new.values()), known)
+    computed = sum(one.rows for one in batches)
+    counts = [length_of(cell, plan.samplers) for cell in cells]
+    return Stretch(
+        wave + 1,
+        model,
+        precision,
+        is_loaded,
+        len(cells),
+        len(new),
+        len(groups),
+        sum(groups),
+        computed,
+        all_rows - computed,
+        max(count for _, count in counts),
+        min(count for _, count in counts),
+        sum(unknown for unknown, _ in counts),
+        batches,
+    )
+
+
+def _batches(plan: Plan, pictures: Sequence[Cell], known: _Known) -> tuple[Batches, ...]:
+    found: dict[Hashable, Batches] = {}
+    for cell in pictures:
+        size = (cell.settings.width, cell.settings.height)
+        counted: Counter[int] = Counter()
+        of_rows = lengths(cell.settings, plan.samplers), first_rows(cell.settings, plan.samplers)
+        for chunks, name in zip(*of_rows, strict=True):
+            counted[chunks] += cell.evaluations - (name in known.first_rows)
+            known.first_rows.add(name)
+        for chunks, count in counted.items():
+            one = found.get((size, chunks)) or Batches(*size, chunks, 0, 0)
+            found[size, chunks] = replace(one, cells=one.cells + 1, rows=one.rows + count)
+    return tuple(found.values())
