@@ -23,8 +23,9 @@ def open_farm(
 ) -> "Farm":
     """The farm that the options ask for, not yet started; the last ones are those of its renderers."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: nothing is fetched
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # before torch is: its profiler talks to its builders
     if inline:
+        if options.get("profiled"):
+            import_module("farm.render.profile").begin_here()
         renderer = partial(import_module("farm.render.renderer").Renderer, **options)
         inline_farm = import_module("farm.cluster.inline").InlineFarm
         farm: Farm = inline_farm(checkpoints, plugin_folders, renderer_factory=renderer)

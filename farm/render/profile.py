@@ -70,6 +70,12 @@ class _Watched:
             return self._runner.run(requests)
 
 
+def begin_here() -> None:
+    """Starts PyTorch's profiler up in the thread that imported torch; elsewhere it would complain."""
+    with profile(activities=_activities()):
+        pass
+
+
 def _activities() -> list[ProfilerActivity]:
     cards = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
     return [ProfilerActivity.CPU, *cards]

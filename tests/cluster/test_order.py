@@ -140,7 +140,6 @@ def test_a_mixed_job_loads_little_and_is_rendered_as_explained(plan, checkpoints
     assert counted == told_rows and work.of("predict").rows == ordered.rows()
     assert (work.shared_rows, work.of("open").rows) == (ordered.shared_rows(), len(plan.cells))
     assert 0.1 < work.occupancy <= 1  # few cells of many kinds
-    print(f"{order}: {told.loads} loads, batches {work.occupancy:.0%} full")
     assert [(stretch.wave, stretch.model) for stretch in told.stretches] == {
         Order.FAST: [(1, "cats"), (1, "others")],
         Order.COARSE: [(1, "cats"), (1, "others"), (3, "others"), (3, "cats")],
