@@ -1,16 +1,20 @@
 """The tensors: batches of requests become calls of networks."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from farm.errors import CellFailed
+from farm.errors import CellFailed, described
 from farm.render.capacity import is_out_of_memory
 from farm.render.device import dtype_for
+from farm.render.memory import HOST, Memory
+from farm.render.noise import PIXELS
+from farm.render.placement import Placed, Rung, rung_for
 from farm.render.requests import Decode, EncodeText, Open, Predict, Request, Weights
+from farm.render.strips import can_strip, decode_in_strips
 from farm.weights.checkpoint import Networks
 from farm.weights.tokenizer import Tokenizer
 
@@ -46,13 +50,26 @@ class Runner:
         bucket: rows of every call of a network. Fewer are filled up with copies of the first, more go in
             several calls: an answer then does not depend, to the bit, on who else was in its batch.
             A call that does not fit into memory will not fit in halves either.
+        memory: of the device.
+
+    Attributes:
+        notes: what people may want to know of how it goes, a line each; whoever tells it takes it away.
     """
 
-    def __init__(self, load: LoadNetworks, device: torch.device, bucket: int | None = None) -> None:
+    def __init__(
+        self,
+        load: LoadNetworks,
+        device: torch.device,
+        bucket: int | None = None,
+        memory: Memory | None = None,
+    ) -> None:
+        self.notes: list[str] = []
         self._load = load
         self._device = device
         self._bucket = bucket
-        self._loaded: OrderedDict[Weights, Networks] = OrderedDict()
+        self._memory = memory or Memory(device)
+        self._loaded: OrderedDict[Weights, Placed] = OrderedDict()
+        self._in_strips: set[Hashable] = set()
         self._answers: dict[type, Callable[[Any], list[Any]]] = {
             Open: self._open,
             EncodeText: self._encode_text,
@@ -61,7 +78,34 @@ class Runner:
         }
 
     def run(self, requests: list[Request]) -> list[Any]:
-        """Answers requests of one batch key, each by its own answer or exception."""
+        """Answers requests of one batch key, each by its own answer or exception.
+
+        Raises:
+            torch.OutOfMemoryError: they do not fit together.
+            CellFailed: a request does not fit even alone, whatever room is made.
+        """
+        while True:
+            answers = self._tried(requests)
+            if answers is not None:
+                return answers
+            self._memory.give_back()
+
+    def _tried(self, requests: list[Request]) -> list[Any] | None:
+        """None if a request that is alone can be tried again, with more room.
+
+        In a method of its own: an exception holds on to what was computed until it is through.
+        """
+        try:
+            return self._answered(requests)
+        except Exception as error:
+            if len(requests) > 1 or not is_out_of_memory(error):
+                raise
+            if not self._made_room(requests[0]):
+                why = f"it does not fit into the memory of {self._device}: {described(error)}"
+                raise CellFailed(why) from error
+        return None
+
+    def _answered(self, requests: list[Request]) -> list[Any]:
         answer = self._answers[type(requests[0])]
         if self._bucket is None or isinstance(requests[0], Open):
             return answer(requests)
@@ -77,11 +121,38 @@ class Runner:
         if weights in self._loaded:
             self._loaded.move_to_end(weights, last=False)
 
-    def _networks(self, weights: Weights) -> Networks:
+    def _made_room(self, request: Request) -> bool:
+        """Moves weights to the host, which changes no picture; then lets a VAE work in strips."""
+        placed = self._loaded.get(request.weights)
+        if placed is None:
+            return False
+        try:
+            is_lower = placed.lower()
+        except Exception:
+            del self._loaded[request.weights]  # half of it may have been moved
+            raise
+        self._tell(request.weights, placed)
+        return is_lower or (isinstance(request, Decode) and self._begun_in_strips(request, placed.vae))
+
+    def _begun_in_strips(self, request: Decode, vae: Any) -> bool:
+        if request.batch_key in self._in_strips or not can_strip(vae):
+            return False
+        self._in_strips.add(request.batch_key)
+        height, width = (PIXELS * side for side in request.latents.shape[-2:])
+        size = f"pictures of {width} × {height} are decoded in strips"
+        self.notes.append(f"{request.weights.model}: {size}, for want of room on {self._device}")
+        return True
+
+    def _tell(self, weights: Weights, placed: Placed) -> None:
+        self.notes += [f"{weights.model}: {note}" for note in placed.notes]
+        placed.notes.clear()
+
+    def _networks(self, weights: Weights) -> Placed:
         if weights not in self._loaded:
             while len(self._loaded) >= LOADED_AT_ONCE:
                 self._loaded.popitem(last=False)
             self._loaded[weights] = self._load_making_room(weights)
+            self._tell(weights, self._loaded[weights])
         self._loaded.move_to_end(weights)
         return self._loaded[weights]
 
@@ -89,15 +160,17 @@ class Runner:
         """Of the networks; their own `dtype` walks through all their modules, at each call."""
         return dtype_for(weights.precision, self._device)
 
-    def _load_making_room(self, weights: Weights) -> Networks:
-        dtype = self._dtype(weights)
+    def _load_making_room(self, weights: Weights) -> Placed:
         try:
-            return self._load(weights.model, self._device, dtype)
+            networks = self._load(weights.model, HOST, self._dtype(weights))
+            if not self._loaded or rung_for(networks, self._memory) == Rung.WHOLE:
+                return Placed(networks, self._memory)
         except Exception as error:
             if not (self._loaded and is_out_of_memory(error)):
                 raise
         self._loaded.clear()
-        return self._load(weights.model, self._device, dtype)
+        self._memory.give_back()
+        return Placed(self._load(weights.model, HOST, self._dtype(weights)), self._memory)
 
     def _open(self, requests: list[Open]) -> list[Any]:
         """A checkpoint that cannot be opened fails all its askers at once: halving would load it again."""
@@ -138,7 +211,11 @@ class Runner:
         weights = requests[0].weights
         vae = self._networks(weights).vae
         latents = torch.stack([row.latents for row in requests]) / vae.config.scaling_factor
-        pictures = vae.decode(latents.to(self._dtype(weights)), return_dict=False)[0].float()
+        latents = latents.to(self._dtype(weights))
+        if requests[0].batch_key in self._in_strips:
+            pictures = decode_in_strips(vae, latents).float()
+        else:
+            pictures = vae.decode(latents, return_dict=False)[0].float()
         finite = pictures.isfinite().flatten(1).all(1)
         pixels = ((pictures / 2 + 0.5).clamp(0, 1).nan_to_num() * 255).round().to(torch.uint8)
         pixels, finite = pixels.permute(0, 2, 3, 1).cpu(), finite.cpu()

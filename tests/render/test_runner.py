@@ -9,6 +9,7 @@ from diffusers import StableDiffusionPipeline
 from farm.errors import CellFailed
 from farm.prompts.chunks import Chunk
 from farm.prompts.emphasis import Piece
+from farm.render.memory import Memory
 from farm.render.requests import Decode, EncodeText, Open, Predict, Weights
 from farm.render.runner import LOADED_AT_ONCE, Model, Runner
 from farm.weights.checkpoint import Networks
@@ -136,7 +137,6 @@ def test_networks_are_loaded_in_the_precision_asked(
     precision: str, device: str, dtype: torch.dtype, networks: Networks
 ) -> None:
     asked = []
-    Runner(lambda *how: asked.append(how) or networks, torch.device(device)).run(
-        [Open(Weights("m", precision))]
-    )
-    assert asked == [("m", torch.device(device), dtype)]
+    runner = Runner(lambda *how: asked.append(how) or networks, torch.device(device), memory=Memory(CPU))
+    runner.run([Open(Weights("m", precision))])
+    assert asked == [("m", CPU, dtype)]
