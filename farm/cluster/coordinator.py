@@ -162,7 +162,7 @@ class _Run:
         if report is None:
             return self._lose(place, reply.death)
         self._note_progress(place, report)
-        events: list[Event] = []
+        events: list[Event] = [Notice(place.name, line) for line in report.news]
         for outcome in report.outcomes:
             events.extend(self._accept(place, outcome))
         if report.fatal:

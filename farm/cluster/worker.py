@@ -69,6 +69,9 @@ class CellRenderer(Protocol):
     def step(self) -> Sequence[RenderedCell]:
         """Runs one batch; returns the cells that finished by it."""
 
+    def news(self) -> Sequence[str]:
+        """What people may want to know of how it goes, since it was last asked; a line each."""
+
     def close(self) -> None:
         """Drops what is in flight and ends its threads."""
 
@@ -86,12 +89,14 @@ class Report:
         hungry: how many more cells it wants.
         progress: batches and cells done so far; stands still when the worker hangs.
         fatal: why it can do nothing any more; empty while it can.
+        news: what people may want to know of how it goes, a line each, told once.
     """
 
     outcomes: tuple[Outcome, ...]
     hungry: int
     progress: int
     fatal: str = ""
+    news: tuple[str, ...] = ()
 
 
 class Worker:
@@ -124,6 +129,7 @@ class Worker:
         self._appetite = 0
         self._progress = 0
         self._fatal = ""
+        self._news: list[str] = []
         self._closing = False
         self._pool = ThreadPoolExecutor(FINISHING_THREADS, thread_name_prefix=f"{name}-finish")
         self._thread = threading.Thread(
@@ -147,7 +153,9 @@ class Worker:
             self._changed.notify_all()
             # The outcomes that were there before the end are told first.
             fatal = "" if self._outbox or self._finishing else self._fatal
-            return Report(outcomes, self._hunger(), self._progress, fatal)
+            news = tuple(self._news)
+            self._news.clear()
+            return Report(outcomes, self._hunger(), self._progress, fatal, news)
 
     def close(self) -> None:
         """Drops what is in flight and ends the threads, after the current batch."""
@@ -209,6 +217,7 @@ class Worker:
             self._appetite = renderer.hungry
             self._finishing += rendered
             self._progress += 1
+            self._news += renderer.news()
             self._changed.notify_all()
 
     def _finish(self, rendered: RenderedCell) -> None:

@@ -84,6 +84,12 @@ class Renderer:
         self._let_in()
         return [self._rendered(finished) for finished in self._engine.step()]
 
+    def news(self) -> tuple[str, ...]:
+        """What people may want to know of how it goes, since it was last asked; a line each."""
+        notes = tuple(self._runner.notes)
+        self._runner.notes.clear()
+        return notes
+
     def close(self) -> None:
         """Drops what is in flight and ends the threads that draw noise."""
         self._engine.close()

@@ -31,6 +31,7 @@ class Painter:
     def __init__(self, checkpoints: Mapping[str, Path], device: str) -> None:
         self.notes = checkpoints[MODEL] / f"{os.getpid()}-{id(self)}.txt"
         self.left: dict[int, int] = {}
+        self.said: list[str] = []
         self.cells: dict[int, Cell] = {}
 
     @property
@@ -52,6 +53,10 @@ class Painter:
         self.left = {number: left - 1 for number, left in self.left.items()}
         return [self.paint(number) for number, left in self.left.copy().items() if left <= 0]
 
+    def news(self) -> list[str]:
+        told, self.said = self.said, []
+        return told
+
     def close(self) -> None:
         self.left.clear()
 
@@ -66,6 +71,8 @@ class Painter:
             case "hang once" if not (flag := self.notes.with_name("hung")).exists():
                 flag.touch()
                 time.sleep(3600)
+            case "talk":
+                self.said.append(f"cell {number} says something")
             case "bad":
                 return Painted(cell, None, "NaN at step 3", 0.01)
         return Painted(cell, Image.new("RGB", (8, 8), colour(cell)), "", 0.01, cell.settings.steps)
