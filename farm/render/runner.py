@@ -161,16 +161,26 @@ class Runner:
         return dtype_for(weights.precision, self._device)
 
     def _load_making_room(self, weights: Weights) -> Placed:
-        try:
+        networks = self._read(weights)
+        if networks is None:
+            self._let_all_go()
             networks = self._load(weights.model, HOST, self._dtype(weights))
-            if not self._loaded or rung_for(networks, self._memory) == Rung.WHOLE:
-                return Placed(networks, self._memory)
+        if self._loaded and rung_for(networks, self._memory) != Rung.WHOLE:
+            self._let_all_go()
+        return Placed(networks, self._memory)
+
+    def _read(self, weights: Weights) -> Networks | None:
+        """None if there was no memory for it beside the others."""
+        try:
+            return self._load(weights.model, HOST, self._dtype(weights))
         except Exception as error:
             if not (self._loaded and is_out_of_memory(error)):
                 raise
+            return None
+
+    def _let_all_go(self) -> None:
         self._loaded.clear()
         self._memory.give_back()
-        return Placed(self._load(weights.model, HOST, self._dtype(weights)), self._memory)
 
     def _open(self, requests: list[Open]) -> list[Any]:
         """A checkpoint that cannot be opened fails all its askers at once: halving would load it again."""

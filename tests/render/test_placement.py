@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,13 @@ from farm.render.memory import HOST, Memory
 from farm.render.offloading import Streamed, bytes_of
 from farm.render.placement import Placed, Rung
 from farm.render.recipes import text_to_image
+from farm.render.renderer import Renderer
+from farm.render.requests import Open, Weights
+from farm.render.runner import Runner
 from farm.weights.checkpoint import Networks
 from tests.render.rendering import Counting, render
 from tests.render.scarce import OnDevice, Scarce
-from tests.render.test_renderer import changed
+from tests.render.test_renderer import changed, finish
 
 CELLS = [
     changed(steps=2),
@@ -117,6 +121,35 @@ def test_there_is_not_room_for_parts(own: Networks) -> None:
         Placed(own, Scarce(1000))
     errors = outcomes(CELLS[:2], Counting(own, memory=Scarce(1000)))
     assert all("out of memory" in str(error) for error in errors)
+
+
+def test_a_checkpoint_that_does_not_fit_is_loaded_and_the_renderer_says_so_once(
+    tiny_model: Path, own: Networks, pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = Scarce(sizes(own)[0])
+    monkeypatch.setattr("farm.render.runner.Memory", lambda _: memory)
+    renderer = Renderer({"m": tiny_model}, "cpu")
+    rendered = finish(renderer, CELLS)
+    [said] = renderer.news()
+    assert said.startswith("m: the UNet's 0.0 GiB of weights wait on the host") and renderer.news() == ()
+    again = {one.cell.number: np.asarray(one.image) for one in rendered}
+    assert all(map(np.array_equal, (again[number] for number in (1, 2, 3)), pictures))
+
+
+def test_another_checkpoint_leaves_before_weights_are_moved(own: Networks) -> None:
+    """It is loaded again when it is asked again."""
+    memory = Scarce(int(1.5 * sum(sizes(own))))
+    loaded: list[str] = []
+
+    def load(name: str, *_: object) -> Networks:
+        loaded.append(name)
+        return copy.deepcopy(own)
+
+    runner = Runner(load, HOST, memory=memory)
+    for name in ("a", "b", "b", "a"):
+        runner.run([Open(Weights(name))])
+    assert loaded == ["a", "b", "a"] and runner.notes == []
+    assert memory.used == sum(sizes(own))
 
 
 class Needy:
