@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import torch
 from diffusers import AutoencoderKL
-from diffusers.models.unets.unet_2d_blocks import UpDecoderBlock2D
+from diffusers.models.unets.unet_2d_blocks import UNetMidBlock2D, UpDecoderBlock2D
 from torch import nn
+from torch.nn import functional
 
-STRIP_BYTES = 32 * 2**20
-"""Of a layer's input at once; with what is computed of it, some eight times that is in use."""
+STRIP_BYTES = 16 * 2**20
+"""Of a layer's input at once; with what is computed of it, some twelve times that is in use."""
 
 HALO = 1
 """Rows that a layer sees beyond those it computes."""
@@ -90,7 +91,7 @@ def decode_in_strips(vae: Any, latents: torch.Tensor, most: int = STRIP_BYTES) -
         raise TypeError(f"{type(vae).__name__} cannot be run in strips")
     decoder, strips = vae.decoder, Strips(latents.device, most)
     entered = latents if vae.post_quant_conv is None else vae.post_quant_conv(latents)
-    picture = whole_of(decoder.mid_block(decoder.conv_in(entered)))
+    picture = whole_of(_middle(decoder.mid_block, decoder.conv_in(entered), most))
     for block in decoder.up_blocks:
         for resnet in block.resnets:
             picture = _resnet(resnet, picture, strips)
@@ -105,6 +106,7 @@ def can_strip(vae: Any) -> bool:
     decoder = vae.decoder
     return (
         isinstance(vae, AutoencoderKL)
+        and isinstance(decoder.mid_block, UNetMidBlock2D)
         and isinstance(decoder.conv_norm_out, nn.GroupNorm)
         and all(isinstance(block, UpDecoderBlock2D) for block in decoder.up_blocks)
     )
@@ -114,6 +116,34 @@ def whole_of(values: torch.Tensor) -> Whole:
     """Moves values to the host, with their moments."""
     variance, mean = torch.var_mean(values.float(), dim=(2, 3), correction=0)
     return Whole(values.cpu(), mean.cpu().double(), variance.cpu().double())
+
+
+def _middle(block: Any, values: torch.Tensor, most: int) -> torch.Tensor:
+    """diffusers' UNetMidBlock2D: an eighth of the picture's size, so in one piece but for the attention."""
+    values = block.resnets[0](values, None)
+    for attention, resnet in zip(block.attentions, block.resnets[1:]):
+        if attention is not None:
+            values = _attended(attention, values, most)
+        values = resnet(values, None)
+    return values
+
+
+def _attended(attention: Any, values: torch.Tensor, most: int) -> torch.Tensor:
+    """Self-attention, of few points at a time: where it is not fused it has a number for each pair."""
+    points = attention.group_norm(values.flatten(2)).transpose(1, 2)
+    query, key, value = (
+        project(points).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
+        for project in (attention.to_q, attention.to_k, attention.to_v)
+    )
+    pairs = key[..., 0].numel() * key.element_size()  # of one point with all
+    answers = [
+        functional.scaled_dot_product_attention(few, key, value)
+        for few in query.split(max(1, most // pairs), dim=2)
+    ]
+    joined = torch.cat(answers, dim=2).transpose(1, 2).flatten(2)
+    added: torch.Tensor = attention.to_out[0](joined).transpose(1, 2).reshape(values.shape) + values
+    scale: float = attention.rescale_output_factor
+    return added / scale
 
 
 def _resnet(resnet: Any, picture: Whole, strips: Strips) -> Whole:

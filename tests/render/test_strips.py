@@ -3,6 +3,9 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from farm.render.strips import Strips, decode_in_strips, whole_of
 from farm.weights.checkpoint import Networks
@@ -65,6 +68,52 @@ def test_no_layer_sees_more_than_a_strip(networks: Networks) -> None:
     assert torch.equal(again.values, whole.values)
     moments = (again.mean, again.variance), (whole.mean, whole.variance)
     torch.testing.assert_close(*moments, rtol=1e-6, atol=1e-6)
+
+
+class Peak(TorchDispatchMode):
+    """Counts the bytes in use on a device that has none: what is computed there is but shapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._live: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        with self:
+            if (answer := func.decompose(*args, **kwargs)) is not NotImplemented:
+                return answer
+        leaves = func is torch.ops.aten._to_copy.default and str(kwargs.get("device")) == "cpu"
+        if leaves:
+            return torch.empty(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
+        answer = func(*args, **kwargs)
+        for tensor in tree_leaves(answer):
+            if isinstance(tensor, torch.Tensor) and tensor.device == META:
+                reference = StorageWeakRef(storage := tensor.untyped_storage())
+                self._live.setdefault(reference.cdata, (reference, storage.nbytes()))
+        self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self._live.values()))
+        return answer
+
+
+META = torch.device("meta")
+
+
+def test_strips_need_little_memory_whatever_the_size() -> None:
+    """Of a VAE as large as Stable Diffusion's, beside its weights; what is left grows as the latents do."""
+    kinds = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
+    with META:
+        vae = AutoencoderKL(block_out_channels=[128, 256, 512, 512], layers_per_block=2, **kinds).half()
+    peaks = {}
+    for side in (64, 128):
+        latents = torch.empty(1, 4, side, side, dtype=torch.float16, device=META)
+        with torch.inference_mode(), Peak() as whole:
+            vae.decode(latents)
+        with torch.inference_mode(), Peak() as strips:
+            decode_in_strips(vae, latents)
+        peaks[side] = (whole.peak / 2**20, strips.peak / 2**20)
+    assert peaks[64][0] > 450 and peaks[128][0] > 1900
+    assert peaks[64][1] < 250 and peaks[128][1] < 250
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
