@@ -196,6 +196,11 @@ def test_a_unet_that_computes_in_much_memory_makes_room_for_itself(
     assert 1 in needy.rows and bool(runner.notes) == (free < 1)
 
 
+def only_of_64(module: Any, arguments: tuple[torch.Tensor]) -> None:
+    if arguments[0].shape[-1] > 8:
+        raise torch.OutOfMemoryError("out of memory")
+
+
 def test_decoding_halves_its_batch_then_moves_weights_then_goes_by_strips_then_fails(
     own: Networks, networks: Networks
 ) -> None:
@@ -210,10 +215,11 @@ def test_decoding_halves_its_batch_then_moves_weights_then_goes_by_strips_then_f
     assert [note.split(":")[0] for note in runner.notes] == ["m"] * 3
     assert [note.split()[1] for note in runner.notes] == ["text", "the", "pictures"]
     assert runner.notes[-1] == "m: pictures of 64 × 64 are decoded in strips, for want of room on cpu"
-    Needy(own.vae.decoder.mid_block, memory, memory.limit)
+    own.vae.decoder.conv_in.register_forward_pre_hook(only_of_64)
     other, failed = outcomes([cells[0], changed(steps=1, width=72)], runner)
-    assert isinstance(failed, CellFailed) and isinstance(other, CellFailed)
-    assert str(failed).startswith("it does not fit into the memory of cpu: ") and "\n" not in str(failed)
+    assert np.abs(other.astype(int) - wanted[0].astype(int)).max() <= 2
+    assert isinstance(failed, CellFailed)
+    assert str(failed) == "it does not fit into the memory of cpu: OutOfMemoryError: out of memory"
 
 
 def test_a_host_without_memory_decodes_in_strips(own: Networks, pictures: list[np.ndarray]) -> None:
