@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from farm.cli.jobs import load_plans, look_around
+from farm.cli.jobs import load_plans, look_around, option_value
 from farm.cli.plan import JobFiles, Overrides
 from farm.errors import BadInput, Problem
 from farm.ordering import Order
@@ -18,6 +18,14 @@ def run(
     results: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where results go; ./results if not given.", show_default=False),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of the networks: bf16, fp16, fp32 or auto, as --set precision=NAME.",
+            show_default=False,
+        ),
     ] = None,
     inline: Annotated[bool, typer.Option("--inline", help="Render in this process, without Ray.")] = False,
     address: Annotated[
@@ -65,9 +73,19 @@ def run(
         option = "--address" if address else "--workers"
         raise BadInput([Problem(option, "goes with Ray; --inline renders in this process alone")])
     place = look_around(results)
-    plans = [plan.in_order(order) for plan in load_plans(jobs, overrides or [], place)]
+    asked = load_plans(jobs, [*(overrides or []), *_precision(precision)], place)
+    plans = [plan.in_order(order) for plan in asked]
     # Here, since `farm --help` and `farm plan` must not wait for what rendering loads.
     failed = import_module("farm.cli.rendering").render_jobs(
         plans, place, inline, address, workers, {"compiled": compiled, "profiled": profiled}
     )
     raise typer.Exit(1 if failed else 0)
+
+
+def _precision(asked: str | None) -> list[str]:
+    """As an override; of several the last counts.
+
+    Raises:
+        BadInput: there is none of that name.
+    """
+    return [] if asked is None else [f"precision={option_value('precision', asked, '--precision')}"]

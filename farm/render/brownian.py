@@ -14,6 +14,8 @@ import torch
 import torchsde
 from torchsde._brownian import brownian_interval
 
+from farm.render.device import onto
+
 Randn = Callable[[tuple[int, ...], int], torch.Tensor]
 """Standard normal numbers of a shape, from a seed."""
 
@@ -63,7 +65,7 @@ class BrownianNoise:
         with drawing_by(self._randn):
             self._tree = self._tree or self._grown()
             increment: torch.Tensor = self._tree(*sorted((self._within(sigma), self._within(lower))))
-        return (increment / length).to(self._device, non_blocking=True)
+        return onto(increment / length, self._device)
 
     def _within(self, sigma: float) -> float:
         """The tree rounds its ends, and warns of what lies beyond them."""

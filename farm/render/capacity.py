@@ -1,12 +1,12 @@
 """How many rows a batch may have on a device."""
 
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
 import torch
 
 from farm.render.buckets import bucket_of, bucket_within
-from farm.render.memory import Memory
 from farm.render.remembered import Remembered
 
 CPU_ROWS = 16
@@ -21,6 +21,17 @@ SAFE = 0.85
 """Of the memory that is free, how much a batch may be planned to take."""
 
 
+class Measured(Protocol):
+    """See `farm.render.memory.Memory`."""
+
+    @property
+    def free(self) -> int | None:
+        """Bytes that can be had now."""
+
+    def watched(self) -> AbstractContextManager[Callable[[], int | None]]:
+        """Around a batch: gives a function that tells the bytes which it took at its peak, of its own."""
+
+
 class Capacity:
     """The largest batch for each batch key.
 
@@ -31,7 +42,7 @@ class Capacity:
     Args:
         device: what the rows run on.
         rows: the largest batch of all; by the kind of device if not given.
-        memory: of the device, where it can be measured.
+        memory: of the device, if what batches take of it is to be measured.
         remembered: what earlier runs found out.
     """
 
@@ -39,7 +50,7 @@ class Capacity:
         self,
         device: torch.device,
         rows: int | None = None,
-        memory: Memory | None = None,
+        memory: Measured | None = None,
         remembered: Remembered | None = None,
     ) -> None:
         self.largest = rows or (CPU_ROWS if device.type == "cpu" else GPU_ROWS)
@@ -71,7 +82,8 @@ class Capacity:
             return
         with self._memory.watched() as used:
             yield
-        if self._remembered.note(batch_key, bucket_of(rows), used()):
+        taken = used()
+        if taken is not None and self._remembered.note(batch_key, bucket_of(rows), taken):
             self._limits.pop(batch_key, None)
 
     def _limit(self, batch_key: Hashable) -> int:
@@ -80,11 +92,11 @@ class Capacity:
             return most
         return min(most, self._fits(batch_key, self._memory))
 
-    def _fits(self, batch_key: Hashable, memory: Memory) -> int:
+    def _fits(self, batch_key: Hashable, memory: Measured) -> int:
         taken = self._remembered.bytes_a_row(batch_key)
         if taken is None:
             return FIRST_ROWS
-        return bucket_within(int(memory.free() * SAFE) // max(1, taken))
+        return bucket_within(int((memory.free or 0) * SAFE) // max(1, taken))
 
     def _by_area(self, batch_key: Hashable) -> int:
         shape = next((part for part in _parts(batch_key) if isinstance(part, torch.Size)), None)

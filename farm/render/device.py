@@ -31,6 +31,15 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+def onto(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the host on a device; on NVIDIA's cards without waiting for the copy.
+
+    Apple's are waited for: such a copy reads its source later, when it may be gone
+    (https://github.com/pytorch/pytorch/issues/139550, 189690).
+    """
+    return tensor.to(device, non_blocking=device.type == "cuda")
+
+
 def dtype_for(precision: str, device: torch.device) -> torch.dtype:
     """The networks' type: `auto` is fp16 on a GPU and fp32 on a CPU."""
     if precision == "auto":

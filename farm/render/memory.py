@@ -1,51 +1,98 @@
-"""How much memory a device has, and how much a batch takes of it."""
+"""The memory of a device: how much there is, and how much of it is free."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from contextlib import contextmanager
 
 import torch
 
+from farm.render.capacity import is_out_of_memory
 
-class Memory(Protocol):
-    """Of one device."""
+HOST = torch.device("cpu")
+
+
+class Memory:
+    """Of one device. Weights get their room through this, so that it can be made scarce.
+
+    Args:
+        device: whose. A CPU's memory is the host's, and nobody knows how much of that is free.
+
+    Attributes:
+        spared: bytes that weights leave, at first, to what is computed. At 512 × 512, in half precision, the
+            VAE takes more: then they make room.
+    """
+
+    spared = 2**30
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    @property
+    def total(self) -> int | None:
+        """Bytes that this process may use; None if nobody knows."""
+        if self.device.type == "cuda":
+            fraction = torch.cuda.get_per_process_memory_fraction(self.device)
+            return int(torch.cuda.mem_get_info(self.device)[1] * fraction)
+        if self.device.type == "mps":
+            return torch.mps.recommended_max_memory()
+        return None
+
+    @property
+    def free(self) -> int | None:
+        """Bytes of it that are not in use, by others neither; None if nobody knows."""
+        total = self.total
+        if total is None:
+            return None
+        if self.device.type == "mps":
+            return total - torch.mps.current_allocated_memory()
+        used = torch.cuda.memory_allocated(self.device)
+        kept = torch.cuda.memory_reserved(self.device) - used  # by PyTorch, to use again
+        return min(torch.cuda.mem_get_info(self.device)[0] + kept, total - used)
 
     @property
     def name(self) -> str:
-        """Of devices that have as much; what was measured on one holds for all of them."""
-
-    def free(self) -> int:
-        """Bytes that can be had now."""
-
-    def watched(self) -> AbstractContextManager[Callable[[], int]]:
-        """Around a batch: gives a function that tells the bytes which it took at its peak, of its own."""
-
-
-class CudaMemory:
-    """As PyTorch's allocator counts it, which is on the host: nothing waits for the card.
-
-    Args:
-        device: of kind `cuda`.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        properties = torch.cuda.get_device_properties(device)
-        self.name = f"{properties.name}, {properties.total_memory >> 20} MiB"
-
-    def free(self) -> int:
-        """What the card has, and what PyTorch keeps without using it."""
-        kept = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
-        return int(torch.cuda.mem_get_info(self._device)[0]) + kept
+        """Of devices that have as much: what was measured on one holds for all; empty where nothing is."""
+        if self.device.type != "cuda":
+            return ""
+        return f"{torch.cuda.get_device_name(self.device)}, {(self.total or 0) >> 20} MiB"
 
     @contextmanager
-    def watched(self) -> Iterator[Callable[[], int]]:
-        """As `Memory.watched`."""
-        torch.cuda.reset_peak_memory_stats(self._device)
-        before = torch.cuda.memory_allocated(self._device)
-        yield lambda: max(0, torch.cuda.max_memory_allocated(self._device) - before)
+    def watched(self) -> Iterator[Callable[[], int | None]]:
+        """Around a batch: gives a function that tells the bytes which it took at its peak, of its own.
 
+        PyTorch counts them on the host, so nothing waits for the card. None where nobody counts.
+        """
+        if self.device.type != "cuda":
+            yield lambda: None
+            return
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        yield lambda: max(0, torch.cuda.max_memory_allocated(self.device) - before)
 
-def memory_of(device: torch.device) -> Memory | None:
-    """None where nobody tells: on a CPU, whose batches are small anyway, and on Apple's cards."""
-    return CudaMemory(device) if device.type == "cuda" else None
+    def bring(self, network: torch.nn.Module) -> None:
+        """Moves a network onto the device."""
+        network.to(self.device)
+
+    def room(self, count: int) -> torch.Tensor:
+        """So many bytes on the device.
+
+        Raises:
+            torch.OutOfMemoryError: there are not so many; on mps a RuntimeError that says so.
+        """
+        return torch.empty(count, dtype=torch.uint8, device=self.device)
+
+    def host_room(self, count: int) -> torch.Tensor:
+        """So many bytes on the host; page-locked, where CUDA copies from there and it can be had."""
+        if self.device.type == "cuda":
+            try:
+                return torch.empty(count, dtype=torch.uint8, pin_memory=True)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+        return torch.empty(count, dtype=torch.uint8)
+
+    def give_back(self) -> None:
+        """Hands what PyTorch keeps to use again back to the device: pieces of it can be of no use."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        elif self.device.type == "mps":
+            torch.mps.empty_cache()

@@ -13,6 +13,7 @@ import torch
 from farm.cell import Settings
 from farm.questions import NoiseSource
 from farm.render.brownian import BrownianNoise
+from farm.render.device import onto
 from farm.render.philox import PhiloxNormals
 from farm.sampling import Sampler
 
@@ -74,7 +75,7 @@ class SeededNoise:
 
     def draw(self, sigma: float | None = None, lower: float | None = None) -> torch.Tensor:
         """The next standard normal tensor of the latents' shape, on the device."""
-        return self.normals.draw(self._shape).to(self._device, non_blocking=True)
+        return onto(self.normals.draw(self._shape), self._device)
 
 
 class CellNoise:
@@ -167,7 +168,7 @@ class InitialNoise:
             noise = slerp(noise, other, settings.variation_strength)
         if shape != self._shape:
             noise = in_the_middle(noise, whole)
-        return noise.to(self._device, non_blocking=True)
+        return onto(noise, self._device)
 
     def _seed_shape(self) -> tuple[int, ...]:
         """Of the noise that the seed stands for: another size counts if both its sides are given."""

@@ -14,10 +14,10 @@ from farm.cache_file import cache_path
 from farm.cell import Cell, Settings
 from farm.errors import CellFailed, described
 from farm.render.broken import Broken
-from farm.render.capacity import Capacity
+from farm.render.capacity import Capacity, is_out_of_memory
 from farm.render.device import dtype_for, leave_cores_free
 from farm.render.engine import Engine, Finished
-from farm.render.memory import memory_of
+from farm.render.memory import Memory
 from farm.render.profile import Profile
 from farm.render.recipes import Picture, text_to_image, weights_of
 from farm.render.remembered import Remembered
@@ -89,9 +89,10 @@ class Renderer:
     ) -> None:
         self._device = torch.device(device)
         leave_cores_free(self._device)
-        self._capacity = _capacity(self._device, rows)
+        memory = Memory(self._device)
+        self._capacity = _capacity(memory, rows)
         limit = self._capacity.limit if compiled else None
-        self._runner = Runner(partial(_load, checkpoints), self._device, compiled_up_to=limit)
+        self._runner = Runner(partial(_load, checkpoints), self._device, compiled_up_to=limit, memory=memory)
         self._profile = Profile() if profiled else None
         runner = self._profile.watched(self._runner) if self._profile else self._runner
         self._engine = Engine(runner, self._capacity)
@@ -164,11 +165,16 @@ class Renderer:
             self._try_precisely(replace(one, seconds=seconds), finished.error)
             return None
         if finished.error is not None:
-            again = ", at fp32 too" if isinstance(finished.error, Broken) and one.remark else ""
-            return Rendered(one.cell, None, described(finished.error) + again, seconds)
+            return Rendered(one.cell, None, self._reason(finished.error, one), seconds)
         picture: Picture = finished.result
         image = Image.fromarray(picture.pixels.numpy())
         return Rendered(one.cell, image, "", seconds, picture.evaluations, one.remark or picture.remark)
+
+    def _reason(self, error: Exception, one: _Try) -> str:
+        if is_out_of_memory(error):
+            return f"it does not fit into the memory of {self._device}, even alone: {described(error)}"
+        again = ", at fp32 too" if isinstance(error, Broken) and one.remark else ""
+        return described(error) + again
 
     def _is_precise(self, settings: Settings) -> bool:
         return dtype_for(settings.precision, self._device) == torch.float32
@@ -181,10 +187,10 @@ class Renderer:
         self._held_back.append(replace(one, settings=settings, remark=remark))
 
 
-def _capacity(device: torch.device, rows: int | None) -> Capacity:
-    memory = memory_of(device)
-    known = Remembered(memory.name, cache_path("capacity.json")) if memory else Remembered()
-    return Capacity(device, rows, memory, known)
+def _capacity(memory: Memory, rows: int | None) -> Capacity:
+    if not memory.name:
+        return Capacity(memory.device, rows)
+    return Capacity(memory.device, rows, memory, Remembered(memory.name, cache_path("capacity.json")))
 
 
 def _load(checkpoints: Mapping[str, Path], name: str, device: torch.device, dtype: torch.dtype) -> Networks:

@@ -13,7 +13,10 @@ from farm.render.buckets import BUCKETS
 from farm.render.capacity import is_out_of_memory
 from farm.render.compiled import Compiled, plainly
 from farm.render.device import dtype_for
+from farm.render.memory import HOST, Memory
+from farm.render.placement import Placed, Rung, rung_for
 from farm.render.requests import Decode, EncodeText, Open, Predict, Request, Weights
+from farm.render.strips import can_strip, decode_in_strips
 from farm.render.transfers import Transfers
 from farm.render.tuning import tuned
 from farm.weights.checkpoint import Networks
@@ -51,7 +54,7 @@ class Model:
 class _Loaded:
     """A checkpoint on the device, and what was made of it."""
 
-    networks: Networks
+    networks: Placed
     compiled: Compiled | None
     precise_vae: Any = None
 
@@ -60,12 +63,16 @@ class Runner:
     """Answers requests with a device's networks.
 
     Args:
-        load: reads a checkpoint, by its name, onto a device in a type.
+        load: reads a checkpoint, by its name, onto a device in a type; here onto the host.
         device: what the networks run on.
         buckets: the sizes that calls of networks have, rising. A batch between two of them is filled up with
             copies of its first row, so that an answer does not depend, to the bit, on who else is in a batch
             of its bucket; one beyond the largest goes in several calls.
         compiled_up_to: the largest batch of a batch key; if given, UNets are compiled for it.
+        memory: of the device.
+
+    Attributes:
+        notes: what people should know of how it goes, a line each; whoever tells it takes it away.
     """
 
     def __init__(
@@ -74,14 +81,17 @@ class Runner:
         device: torch.device,
         buckets: Sequence[int] = BUCKETS,
         compiled_up_to: Limit | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self._load = load
         self._device = device
         self._buckets = tuple(buckets)
         self._compiled_up_to = compiled_up_to
+        self._memory = memory or Memory(device)
         self._transfers = Transfers(device)
+        self._in_strips: set[Hashable] = set()
         self._loaded: OrderedDict[Weights, _Loaded] = OrderedDict()
-        self._notes: list[str] = []
+        self.notes: list[str] = []
         self._answers: dict[type, Callable[[Any], list[Any]]] = {
             Open: self._open,
             EncodeText: self._encode_text,
@@ -90,7 +100,30 @@ class Runner:
         }
 
     def run(self, requests: list[Request]) -> list[Any]:
-        """Answers requests of one batch key, each by its own answer or exception."""
+        """Answers requests of one batch key, each by its own answer or exception.
+
+        Raises:
+            torch.OutOfMemoryError: they do not fit together; one alone not even after room was made for it.
+        """
+        while True:
+            answers = self._tried(requests)
+            if answers is not None:
+                return answers
+            self._memory.give_back()
+
+    def _tried(self, requests: list[Request]) -> list[Any] | None:
+        """None if a request that is alone can be tried again, with more room.
+
+        In a method of its own: an exception holds on to what was computed until it is through.
+        """
+        try:
+            return self._answered(requests)
+        except Exception as error:
+            if len(requests) > 1 or not is_out_of_memory(error) or not self._made_room(requests[0]):
+                raise
+        return None
+
+    def _answered(self, requests: list[Request]) -> list[Any]:
         answer = self._answers[type(requests[0])]
         if isinstance(requests[0], Open):
             return answer(requests)
@@ -104,7 +137,7 @@ class Runner:
 
     def take_notes(self) -> tuple[str, ...]:
         """What people should know of how it went, since this was last asked."""
-        notes, self._notes = tuple(self._notes), []
+        notes, self.notes = tuple(self.notes), []
         return notes
 
     def _size(self, rows: Sequence[Request]) -> int:
@@ -122,17 +155,44 @@ class Runner:
         if weights in self._loaded:
             self._loaded.move_to_end(weights, last=False)
 
-    def _networks(self, weights: Weights) -> Networks:
+    def _made_room(self, request: Request) -> bool:
+        """Moves weights to the host, which changes no picture; then lets a VAE work in strips."""
+        loaded = self._loaded.get(request.weights)
+        if loaded is None:
+            return False
+        loaded.compiled = loaded.precise_vae = None
+        try:
+            is_lower = loaded.networks.lower()
+        except Exception:
+            del self._loaded[request.weights]  # half of it may have been moved
+            raise
+        self._tell(request.weights, loaded.networks)
+        return is_lower or (isinstance(request, Decode) and self._begun_in_strips(request, loaded))
+
+    def _begun_in_strips(self, request: Decode, loaded: "_Loaded") -> bool:
+        if request.batch_key in self._in_strips or not can_strip(loaded.networks.vae):
+            return False
+        self._in_strips.add(request.batch_key)
+        size = f"pictures of {request.kind.width} × {request.kind.height} are decoded in strips"
+        self.notes.append(f"{request.weights.model}: {size}, for want of room on {self._device}")
+        return True
+
+    def _tell(self, weights: Weights, placed: Placed) -> None:
+        self.notes += [f"{weights.model}: {note}" for note in placed.notes]
+        placed.notes.clear()
+
+    def _networks(self, weights: Weights) -> Placed:
         return self._load_once(weights).networks
 
     def _load_once(self, weights: Weights) -> "_Loaded":
         if weights not in self._loaded:
             while len(self._loaded) >= LOADED_AT_ONCE:
                 self._loaded.popitem(last=False)
-            networks = tuned(self._load_making_room(weights), self._device)
-            compiles = self._compiled_up_to is not None
-            compiled = Compiled(networks.unet, self._device, self._notes.append) if compiles else None
-            self._loaded[weights] = _Loaded(networks, compiled)
+            placed = self._load_making_room(weights)
+            self._tell(weights, placed)
+            compiles = self._compiled_up_to is not None and placed.rung == Rung.WHOLE
+            compiled = Compiled(placed.unet, self._device, self.notes.append) if compiles else None
+            self._loaded[weights] = _Loaded(placed, compiled)
         self._loaded.move_to_end(weights)
         return self._loaded[weights]
 
@@ -140,15 +200,27 @@ class Runner:
         """Of the networks; their own `dtype` walks through all their modules, at each call."""
         return dtype_for(weights.precision, self._device)
 
-    def _load_making_room(self, weights: Weights) -> Networks:
-        dtype = self._dtype(weights)
+    def _load_making_room(self, weights: Weights) -> Placed:
+        networks = self._read(weights)
+        if networks is None:
+            self._let_all_go()
+            networks = self._load(weights.model, HOST, self._dtype(weights))
+        if self._loaded and rung_for(networks, self._memory) != Rung.WHOLE:
+            self._let_all_go()
+        return Placed(tuned(networks, self._device), self._memory)
+
+    def _read(self, weights: Weights) -> Networks | None:
+        """None if there was no memory for it beside the others."""
         try:
-            return self._load(weights.model, self._device, dtype)
+            return self._load(weights.model, HOST, self._dtype(weights))
         except Exception as error:
             if not (self._loaded and is_out_of_memory(error)):
                 raise
+            return None
+
+    def _let_all_go(self) -> None:
         self._loaded.clear()
-        return self._load(weights.model, self._device, dtype)
+        self._memory.give_back()
 
     def _open(self, requests: list[Open]) -> list[Any]:
         """A checkpoint that cannot be opened fails all its askers at once: halving would load it again."""
@@ -195,7 +267,11 @@ class Runner:
         vae = self._precise_vae(weights) if precise else self._networks(weights).vae
         dtype = torch.float32 if precise else self._dtype(weights)
         latents = torch.stack([row.latents for row in requests])
-        pictures = vae.decode((latents / vae.config.scaling_factor).to(dtype), return_dict=False)[0].float()
+        scaled = (latents / vae.config.scaling_factor).to(dtype)
+        if requests[0].batch_key in self._in_strips:
+            pictures, latents = decode_in_strips(vae, scaled).float(), latents.cpu()
+        else:
+            pictures = vae.decode(scaled, return_dict=False)[0].float()
         pixels = ((pictures / 2 + 0.5).clamp(0, 1).nan_to_num() * 255).round().to(torch.uint8)
         marks = torch.stack((_finite(latents), _finite(pictures), pixels.flatten(1).any(1)), 1)
         answers: list[Any] = self._transfers.fetch((pixels.permute(0, 2, 3, 1), marks), _pictures)

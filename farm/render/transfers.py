@@ -47,7 +47,7 @@ class Transfers:
 
         On a CUDA device the copy runs beside the next batch, and the answers are `Later`s.
         """
-        if not self._is_cuda:
+        if not tensors[0].is_cuda:
             return then([tensor.cpu() for tensor in tensors])
         back = self._back = self._back or _stream(self._device)
         back.wait_stream(torch.cuda.current_stream(self._device))

@@ -92,6 +92,15 @@ def test_an_extended_job_renders_only_what_is_new(farm, workspace):
     assert list(index(workspace).status) == ["done"] * 6
 
 
+def test_precision_is_an_option(farm, workspace):
+    said = farm("run", "small.yaml", "--inline", "--set", "precision=fp16", "--precision", "BF16")
+    assert said.code == 0, said.err
+    assert set(index(workspace).precision) == {"bf16"}
+    said = farm("run", "small.yaml", "--inline", "--precision", "fp61")
+    assert (said.code, len(said.err.splitlines())) == (2, 1)
+    assert said.err.startswith("--precision: ") and "fp16" in said.err
+
+
 def test_a_changed_job_shows_no_stale_picture(farm, workspace):
     farm("run", "small.yaml", "--inline")
     stale = set(index(workspace).file)

@@ -33,6 +33,7 @@ class Painter:
     def __init__(self, checkpoints: Mapping[str, Path], device: str) -> None:
         self.notes = checkpoints[MODEL] / f"{os.getpid()}-{id(self)}.txt"
         self.left: dict[int, int] = {}
+        self.said: list[str] = []
         self.cells: dict[int, Cell] = {}
         self.steps = 0
 
@@ -52,7 +53,8 @@ class Painter:
 
     def take_work(self) -> Work:
         steps, self.steps = self.steps, 0
-        return Work({Kind("predict", MODEL): Tally(steps, steps, steps, steps, 0.01 * steps)})
+        said, self.said = tuple(self.said), []
+        return Work({Kind("predict", MODEL): Tally(steps, steps, steps, steps, 0.01 * steps)}, notes=said)
 
     def step(self) -> list[Painted]:
         time.sleep(0.01)
@@ -74,6 +76,8 @@ class Painter:
             case "hang once" if not (flag := self.notes.with_name("hung")).exists():
                 flag.touch()
                 time.sleep(3600)
+            case "talk":
+                self.said.append(f"cell {number} says something")
             case "bad":
                 return Painted(cell, None, "NaN at step 3", 0.01)
         return Painted(cell, Image.new("RGB", (8, 8), colour(cell)), "", 0.01, cell.settings.steps)

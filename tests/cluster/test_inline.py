@@ -34,6 +34,13 @@ def test_every_cell_comes_back_once_whatever_the_renderer_does(farm, tmp_path):
     assert len(begun(tmp_path)) <= len(wanted) + put_back
 
 
+def test_what_a_renderer_says_is_told_once(farm):
+    events = list(farm.render(cells(["cat", "talk", "cat"])))
+    assert [event for event in events if isinstance(event, Notice)] == [
+        Notice("inline", "cell 2 says something")
+    ]
+
+
 def test_twins_are_rendered_once_and_both_told(farm, tmp_path):
     (cell,) = cells(["cat"])
     twin = type(cell)(2, (2,), cell.settings, key=cell.key, model_hash=cell.model_hash)

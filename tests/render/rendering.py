@@ -9,6 +9,7 @@ import torch
 from farm.cell import Settings
 from farm.render.capacity import Capacity
 from farm.render.engine import Engine
+from farm.render.memory import Memory
 from farm.render.recipes import text_to_image
 from farm.render.requests import Request
 from farm.render.runner import Runner
@@ -30,8 +31,8 @@ def levels_of(settings: Settings) -> int:
 class Counting(Runner):
     """A runner that counts the rows of each kind of request it answers, batch by batch."""
 
-    def __init__(self, networks: Networks, device: str = "cpu") -> None:
-        super().__init__(lambda *_: networks, torch.device(device))
+    def __init__(self, networks: Networks, device: str = "cpu", memory: Memory | None = None) -> None:
+        super().__init__(lambda *_: networks, torch.device(device), memory=memory)
         self.calls: list[tuple[str, int]] = []
 
     def run(self, requests: list[Request]) -> list[Any]:

@@ -63,6 +63,7 @@ class Card:
     def __init__(self, free: int, fixed: int, row: int) -> None:
         self.available, self.fixed, self.row, self.rows = free, fixed, row, 0
 
+    @property
     def free(self) -> int:
         return self.available
 

@@ -1,16 +1,23 @@
 """What only a real NVIDIA card can show: its noise, and that its pictures are those of a CPU."""
 
-from collections.abc import Iterator
+import copy
+import gc
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from farm.cell import Settings
 from farm.diffusers_schedulers import scheduler_facts, suited
+from farm.render.memory import Memory
+from farm.render.offloading import Streamed
 from farm.render.philox import PhiloxNormals
+from farm.render.placement import Rung
 from farm.sampling import BUILT_IN
 from farm.weights.checkpoint import Networks, load_checkpoint
 from tests.render.rendering import Counting, apart, levels_of, render
@@ -99,3 +106,75 @@ def test_half_precision_draws_the_same_cats(precision: str, tiny_model: Path, on
         for cell, one, other in zip(cells, halved, whole, strict=True)
     }
     assert max(far.values()) < 12, far
+
+
+CARD = torch.device("cuda")
+
+
+@pytest.fixture(scope="module")
+def large(networks: Networks) -> Networks:
+    """As large as Stable Diffusion 1.5, in half precision on the host, with random weights."""
+    torch.manual_seed(1)
+    kinds = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
+    words = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_attention_heads=12, vocab_size=49408)
+    with CARD:
+        parts = {
+            "unet": UNet2DConditionModel(cross_attention_dim=768),
+            "vae": AutoencoderKL(block_out_channels=[128, 256, 512, 512], layers_per_block=2, **kinds),
+            "text_encoder": CLIPTextModel(words),
+        }
+    halved = {name: part.half().eval().requires_grad_(False).cpu() for name, part in parts.items()}
+    return Networks(tokenizer=networks.tokenizer, scheduler_config=networks.scheduler_config, **halved)
+
+
+@pytest.fixture
+def limited() -> Iterator[Callable[[float], int]]:
+    """Lets this process have so many GiB of the card; returns them in bytes."""
+    total = torch.cuda.get_device_properties(CARD).total_memory
+
+    def limit(gib: float) -> int:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.set_per_process_memory_fraction(gib * 2**30 / total)
+        return int(gib * 2**30)
+
+    yield limit
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@pytest.mark.parametrize(
+    ("gib", "size", "rung"),
+    [
+        (6.0, 512, Rung.WHOLE),
+        (2.9, 512, Rung.VISITING),
+        (2.2, 512, Rung.STREAMED),
+        (2.2, 1024, Rung.STREAMED),
+    ],
+)
+def test_a_small_card_renders_what_a_large_one_does(
+    gib: float, size: int, rung: Rung, large: Networks, limited: Callable[[float], int]
+) -> None:
+    """Up to the rounding of other batches: there is room for smaller ones. It may go lower than it begins."""
+    cells = [settings("Euler", 3, precision="fp16", width=size, height=size, seed=seed) for seed in (1, 2, 3)]
+    whole = render(cells, Counting(copy.deepcopy(large), "cuda"))
+    gc.collect()
+    most = limited(gib)
+    again = render(cells, runner := Counting(copy.deepcopy(large), "cuda"))
+    [placed] = [loaded.networks for loaded in runner._loaded.values()]
+    assert placed.rung >= rung and bool(runner.notes) == (placed.rung > Rung.WHOLE), runner.notes
+    assert torch.cuda.max_memory_reserved() <= most
+    assert max(map(apart, again, whole)) <= 4 and min(picture.std() for picture in whole) > 0
+
+
+def test_copies_of_weights_do_not_overtake_what_is_computed(large: Networks) -> None:
+    """Nothing waits on the host, so each call begins while the one before it still runs."""
+    unet = copy.deepcopy(large.unet)
+    x, states = torch.randn(1, 4, 64, 64).half().to(CARD), torch.randn(1, 77, 768).half().to(CARD)
+    times = [torch.tensor([float(time)], device=CARD) for time in range(0, 1000, 50)]
+    with torch.inference_mode():
+        streamed = Streamed(unet, Memory(CARD), 2**26)
+        answers = [unet(x, time, states, return_dict=False)[0] for time in times]
+        streamed.end()
+        unet.to(CARD)
+        wanted = [unet(x, time, states, return_dict=False)[0] for time in times]
+    torch.testing.assert_close(answers, wanted, rtol=1e-2, atol=1e-2)

@@ -10,6 +10,7 @@ from diffusers import StableDiffusionPipeline
 from farm.errors import CellFailed
 from farm.prompts.chunks import Chunk
 from farm.prompts.emphasis import Piece
+from farm.render.memory import Memory
 from farm.render.requests import Decode, EncodeText, Open, Predict, Request, Weights
 from farm.render.runner import LOADED_AT_ONCE, Model, Runner
 from farm.weights.checkpoint import Networks
@@ -137,10 +138,9 @@ def test_networks_are_loaded_in_the_precision_asked(
     precision: str, device: str, dtype: torch.dtype, networks: Networks
 ) -> None:
     asked = []
-    Runner(lambda *how: asked.append(how) or networks, torch.device(device)).run(
-        [Open(Weights("m", precision))]
-    )
-    assert asked == [("m", torch.device(device), dtype)]
+    runner = Runner(lambda *how: asked.append(how) or networks, torch.device(device), memory=Memory(CPU))
+    runner.run([Open(Weights("m", precision))])
+    assert asked == [("m", CPU, dtype)]
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 7, 8])
@@ -186,6 +186,9 @@ class Noting:
 
     def __init__(self, unet: Any, sizes: list[int]) -> None:
         self.unet, self.sizes = unet, sizes
+
+    def to(self, device: torch.device) -> None:
+        self.unet.to(device)
 
     def __call__(self, rows: torch.Tensor, *rest: Any, **options: Any) -> Any:
         self.sizes.append(len(rows))
