@@ -7,7 +7,7 @@ from typing import Any
 
 from farm.axes import Axis, AxisValue
 from farm.cell import Cell, Settings, SettingValue
-from farm.costs import encodings, evaluations, first_pass, first_rows, rows
+from farm.costs import encodings, evaluations, first_pass, first_rows, row_kind, rows, shallow_rows
 from farm.document import Place
 from farm.errors import BadInput, Problem
 from farm.job import Job
@@ -78,6 +78,10 @@ class Plan:
         firsts = [row for settings in pictures for row in first_rows(settings, self.samplers)]
         return len(firsts) - len(set(firsts))
 
+    def shallow_rows(self) -> int:
+        """Those of the rows that use deep features of before and go through the shallow blocks alone."""
+        return sum(shallow_rows(settings, self.samplers) for settings in self._pictures())
+
     def text_encodings(self) -> int:
         """How many texts are encoded: each once for a model and a clip skip, whatever its weights."""
         return len({key for settings in self._pictures() for key in encodings(settings, self.samplers)})
@@ -93,7 +97,8 @@ def compile_job(job: Job) -> Plan:
     Cells are numbered in the order of the axes, the last axis running fastest. Two combinations with the
     same settings are two cells with different numbers and, once hashed, the same key: both are shown, and
     one picture is rendered for both. Cells stand in render order: those that share weights together, among
-    these those of a size, then those that share a first pass, and among these the longest first.
+    these those of a size, then those whose rows are computed alike, then those that share a first pass, and
+    among these the longest first.
 
     Raises:
         BadInput: if settings contradict each other in a combination, or every combination is skipped.
@@ -173,7 +178,8 @@ def _in_render_order(cells: Sequence[Cell]) -> list[Cell]:
         settings = cell.settings
         weights = (settings.model, settings.precision)
         size = (*weights, settings.width, settings.height)
+        kind = (*size, *row_kind(settings))
         start = first_pass(settings)
-        return rank(*weights), rank(*size), rank(*start), -cell.evaluations, cell.number
+        return rank(*weights), rank(*size), rank(*kind), rank(*start), -cell.evaluations, cell.number
 
     return sorted(cells, key=order)

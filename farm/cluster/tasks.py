@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from farm.cell import Cell
 from farm.cluster.backlog import Task
-from farm.costs import evaluations, first_pass, rows_at_once
+from farm.costs import evaluations, first_pass, rows_of
 
 CellTask = Task[tuple[Cell, ...]]
 """A picture to render; its payload is every cell that it serves, and the first is the one rendered."""
@@ -31,11 +31,16 @@ def task_key(cell: Cell) -> tuple[object, ...]:
     return cell.key, cell.plugins
 
 
+PER_BRANCH = 0.1
+"""Of a full row's cost, that of a shallow row for each branch: as in Stable Diffusion's UNet, at 512²."""
+
+
 def cost(cell: Cell) -> float:
     """Rows of the network that the cell takes, times pixels: what its time is roughly proportional to."""
     settings = cell.settings
-    counted = cell.evaluations or evaluations(settings)
-    return float(counted * rows_at_once(settings) * settings.width * settings.height)
+    counted = rows_of(cell.evaluations or evaluations(settings), settings)
+    shallow = min(1.0, PER_BRANCH * (1 + settings.deepcache_branch)) * counted.shallow
+    return (counted.full + shallow) * settings.width * settings.height
 
 
 def _task(cells: tuple[Cell, ...]) -> CellTask:
