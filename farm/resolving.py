@@ -1,7 +1,7 @@
 """From settings as asked to settings as decided: everything said, and nothing that changes no pixel."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from farm.cell import DEFAULTS, Settings
@@ -109,7 +109,7 @@ def settled(asked: Mapping[str, Any], samplers: Samplers) -> tuple[Settings, lis
     if "schedule" in neutral:
         neutral["schedule"] = row.schedule
     if unguided:
-        ignored.append(("cfg_scale", f"where guidance_stop is {asked['guidance_stop']:g}"))
+        ignored = list(_told_of_the_stop(ignored, asked["guidance_stop"]))
     if not row.takes_schedules and asked["schedule"] != AUTOMATIC:
         ignored.append(("schedule", f"on {row.name}"))
     return Settings(**{**chosen, **neutral}), ignored
@@ -141,13 +141,25 @@ def _ignored(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> Iter
         yield "seed_resize_from_height", "where it is the picture's own size"
 
 
+_OF_GUIDANCE = ("guidance_rescale", "negative_guidance_minimum_sigma", "guidance_stop")
+
+
+def _told_of_the_stop(ignored: Iterable[Ignored], stop: float) -> Iterator[Ignored]:
+    """What is ignored at scale 1, where it is the stop that makes it so."""
+    where = f"where guidance_stop is {stop:g}"
+    yield "cfg_scale", where
+    for name, why in ignored:
+        if name != "guidance_stop":
+            yield name, where if name in _OF_GUIDANCE else why
+
+
 def _ignored_by_the_prompts(asked: Mapping[str, Any], row: Sampler) -> Iterator[Ignored]:
     texts = asked["prompt"], asked["negative_prompt"]
     if row.chooses_steps and not any(map(is_edited, texts)):
         yield "steps", f"on {row.name}"
     found = strands(*texts, asked["cfg_scale"], steps_of_prompt(asked["steps"], row))
     if len(found) == 1:  # there is but one row
-        for name in ("guidance_rescale", "negative_guidance_minimum_sigma", "guidance_stop"):
+        for name in _OF_GUIDANCE:
             yield name, f"where cfg_scale is {asked['cfg_scale']:g}"
     elif row.chooses_steps:
         yield "guidance_stop", f"on {row.name}"

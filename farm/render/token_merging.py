@@ -1,12 +1,11 @@
 """Token merging: Bolya & Hoffman 2023 (arXiv:2303.17604), in self-attention at the highest resolution.
 
-One token of each tile of 2 × 2 is a destination. Of the others, the share that is most like some destination
-is averaged into it before attention; afterwards each of these gets what came of its destination.
+The first token of each tile of 2 × 2 is a destination. Of the others, those that are most like some
+destination are averaged into it before attention; afterwards each of these gets what came of its destination.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -15,8 +14,6 @@ from torch.nn.functional import normalize
 from farm.errors import CellFailed
 
 Processor = Callable[..., torch.Tensor]
-
-_SEED = 0
 
 
 class Merge(NamedTuple):
@@ -90,21 +87,15 @@ def _at(tokens: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     return tokens.gather(1, places.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
-@lru_cache(64)
 def tiles(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The places of the destinations, one in each tile of 2 × 2 (cut off at the edge), and of all others.
+    """The places of the destinations, the first of each tile of 2 × 2, and those of all others.
 
-    Which one of a tile is drawn, since a regular grid shows in pictures, but always the same: a picture must
-    come out alike whenever and beside whomever it is rendered.
+    The paper draws one of each tile; A1111 takes the first, and so do we: a picture must come out alike
+    whenever and beside whomever it is rendered.
     """
-    rows, columns = (height + 1) // 2, (width + 1) // 2
-    chosen = torch.randint(4, (rows, columns), generator=torch.Generator().manual_seed(_SEED))
-    down = (2 * torch.arange(rows).unsqueeze(1) + chosen // 2).clamp(max=height - 1)
-    across = (2 * torch.arange(columns) + chosen % 2).clamp(max=width - 1)
-    destinations = (down * width + across).flatten()
-    is_other = torch.ones(height * width, dtype=torch.bool)
-    is_other[destinations] = False
-    return destinations, is_other.nonzero().squeeze(1)
+    row, column = torch.arange(height).unsqueeze(1), torch.arange(width)
+    is_first = ((row % 2 == 0) & (column % 2 == 0)).flatten()
+    return is_first.nonzero().squeeze(1), (~is_first).nonzero().squeeze(1)
 
 
 class _Merging:

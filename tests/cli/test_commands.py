@@ -192,6 +192,13 @@ def test_the_plan_tells_steps_twins_and_what_does_not_matter(farm):
     assert "eta: no effect on Heun" in said
 
 
+def test_the_plan_tells_rows_that_are_shallow(farm):
+    said = farm("plan", "small.yaml", "--set", "deepcache_interval=2").out
+    # of three evaluations one, with a row at CFG 1 and two at 5, for both samplers
+    assert "\nof these through its shallow blocks alone: 6\n" in said
+    assert "shallow" not in farm("plan", "small.yaml").out
+
+
 ONE = "name: one\nmodel: tiny-cats\nprompt: a cat\nwidth: 64\nheight: 64\nsteps: 1\n"
 
 
