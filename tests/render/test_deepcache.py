@@ -3,6 +3,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from farm.cell import Settings
 from farm.errors import CellFailed
 from farm.render.deepcache import DeepCache, Features, shallow_output, with_features
 from farm.sampling import BUILT_IN
+from farm.weights.catalog import skip_connections_of
 from farm.weights.checkpoint import Networks
 from tests.render.on_the_model import decoded, k_diffusion_model, k_diffusion_sigmas, with_guidance
 from tests.render.oracles import k_diffusion
@@ -73,6 +75,23 @@ def test_with_the_features_of_its_own_input_it_is_the_full_pass(
         CellFailed, match=rf"deepcache_branch: {branches} is too much .* {branches - 1} is the"
     ):
         with_features(network, branches, *given_inputs)
+
+
+@pytest.mark.parametrize(
+    ("config", "branches"),
+    [({}, 12), (SDXL, 9), ({"layers_per_block": 1}, 8), ({"layers_per_block": [1, 2, 2, 3]}, 12)],
+    ids=str,
+)
+def test_branches_are_as_many_as_checkpoints_say(
+    config: dict[str, Any], branches: int, tmp_path: Path
+) -> None:
+    """So that a job can be checked without the network."""
+    network = unet(**config)
+    network.save_config(tmp_path / "unet")
+    assert skip_connections_of(tmp_path) == branches
+    with_features(network, branches - 1, *inputs(8, 8))
+    with pytest.raises(CellFailed):
+        with_features(network, branches, *inputs(8, 8))
 
 
 @pytest.mark.parametrize("branch", range(4))
