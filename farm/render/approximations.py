@@ -30,8 +30,7 @@ def approximated(
         CellFailed: the network is not built so that this approximation could be made.
     """
     first = rows[0]
-    height, width = inputs.shape[-2:]
-    with tokens_merged(unet, first.token_merging_ratio, (height, width)):
+    with tokens_merged(unet, first.token_merging_ratio, inputs):
         if first.branch is None:
             return list(unet(inputs, times, conditioning, return_dict=False)[0].float().unbind(0))
         if first.features is None:

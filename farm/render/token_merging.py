@@ -16,6 +16,31 @@ from farm.errors import CellFailed
 Processor = Callable[..., torch.Tensor]
 
 
+class Tiles(NamedTuple):
+    """A grid of tokens, cut into tiles of 2 × 2.
+
+    Attributes:
+        destinations: the place of the first token of each tile.
+        others: the places of all others.
+    """
+
+    destinations: torch.Tensor
+    others: torch.Tensor
+
+
+def tiles(height: int, width: int, device: torch.device | None = None) -> Tiles:
+    """Cuts a grid of tokens, whose last row and column may be half tiles.
+
+    The paper draws one token of each tile; A1111 takes the first, and so do we: a picture must come out
+    alike whenever and beside whomever it is rendered.
+    """
+    row, column = (torch.arange(side, device=device) for side in (height, width))
+    is_other = ((row % 2).unsqueeze(1) + column % 2).flatten() > 0
+    order = is_other.int().argsort(stable=True)  # nothing that a GPU would have to be waited for
+    count = ((height + 1) // 2) * ((width + 1) // 2)
+    return Tiles(order[:count], order[count:])
+
+
 class Merge(NamedTuple):
     """Which tokens of each row of a batch are merged into which.
 
@@ -32,7 +57,7 @@ class Merge(NamedTuple):
     destinations: torch.Tensor
 
 
-def find_merge(tokens: torch.Tensor, ratio: float, height: int, width: int) -> Merge:
+def find_merge(tokens: torch.Tensor, ratio: float, grid: Tiles) -> Merge:
     """Which tokens to merge: those of the greatest cosine similarity to a destination.
 
     A row's answer hangs on that row alone.
@@ -40,15 +65,14 @@ def find_merge(tokens: torch.Tensor, ratio: float, height: int, width: int) -> M
     Args:
         tokens: `(rows, height · width, channels)`.
         ratio: of the tokens that are merged; more than those that are no destination is as many as these.
-        height: of the grid of tokens.
-        width: of it.
+        grid: of the tokens.
     """
-    destinations, others = (places.to(tokens.device) for places in tiles(height, width))
+    destinations, others = grid
     directions = normalize(tokens, dim=-1)
     similarities = directions[:, others] @ directions[:, destinations].mT
     best, into = similarities.max(dim=-1)
     order = best.sort(dim=-1, descending=True, stable=True).indices
-    count = min(int(ratio * height * width), len(others))
+    count = min(int(ratio * tokens.shape[1]), len(others))
     merged, alone = order[:, :count], order[:, count:]
     return Merge(others[alone], others[merged], into.gather(1, merged), destinations)
 
@@ -87,56 +111,48 @@ def _at(tokens: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     return tokens.gather(1, places.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
-def tiles(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The places of the destinations, the first of each tile of 2 × 2, and those of all others.
-
-    The paper draws one of each tile; A1111 takes the first, and so do we: a picture must come out alike
-    whenever and beside whomever it is rendered.
-    """
-    row, column = torch.arange(height).unsqueeze(1), torch.arange(width)
-    is_first = ((row % 2 == 0) & (column % 2 == 0)).flatten()
-    return is_first.nonzero().squeeze(1), (~is_first).nonzero().squeeze(1)
-
-
 class _Merging:
     """An attention processor around another one, which sees fewer tokens."""
 
-    def __init__(self, inner: Processor, ratio: float, height: int, width: int) -> None:
+    def __init__(self, inner: Processor, ratio: float, grid: Tiles) -> None:
         self._inner = inner
         self._ratio = ratio
-        self._size = (height, width)
+        self._grid = grid
 
     def __call__(self, attention: Any, hidden_states: torch.Tensor, **others: Any) -> torch.Tensor:
-        merge = find_merge(hidden_states, self._ratio, *self._size)
+        merge = find_merge(hidden_states, self._ratio, self._grid)
         return unmerged(self._inner(attention, merged(hidden_states, merge), **others), merge)
 
 
 @contextmanager
-def tokens_merged(unet: Any, ratio: float, size: tuple[int, int]) -> Iterator[None]:
+def tokens_merged(unet: Any, ratio: float, latents: torch.Tensor) -> Iterator[None]:
     """Lets the UNet's self-attention at the highest resolution merge tokens for a while.
 
     Args:
         unet: a `UNet2DConditionModel`.
         ratio: of the tokens, 0 to 0.75; 0 changes nothing.
-        size: height and width of the latents.
+        latents: that it will be shown `(rows, 4, height/8, width/8)`.
 
     Raises:
         CellFailed: the network has no self-attention.
     """
-    layers = _self_attention(unet, size) if ratio else []
-    before = [layer.processor for layer, _ in layers]
+    if not ratio:
+        yield
+        return
+    layers, grid = _self_attention(unet, latents)
+    before = [layer.processor for layer in layers]
     try:
-        for layer, (height, width) in layers:
-            layer.set_processor(_Merging(layer.processor, ratio, height, width))
+        for layer in layers:
+            layer.set_processor(_Merging(layer.processor, ratio, grid))
         yield
     finally:
-        for (layer, _), processor in zip(layers, before, strict=True):
+        for layer, processor in zip(layers, before, strict=True):
             layer.set_processor(processor)
 
 
-def _self_attention(unet: Any, size: tuple[int, int]) -> list[tuple[Any, tuple[int, int]]]:
-    """Of the first level that has any, in the encoder and in the decoder, with their grid of tokens."""
-    height, width = size
+def _self_attention(unet: Any, latents: torch.Tensor) -> tuple[list[Any], Tiles]:
+    """Of the first level that has any, in the encoder and in the decoder; and the grid of its tokens."""
+    height, width = latents.shape[-2:]
     for down, up in zip(unet.down_blocks, reversed(unet.up_blocks)):
         blocks = [
             block
@@ -144,7 +160,7 @@ def _self_attention(unet: Any, size: tuple[int, int]) -> list[tuple[Any, tuple[i
             for attention in getattr(level, "attentions", None) or ()
             for block in attention.transformer_blocks
         ]
-        if found := [(block.attn1, (height, width)) for block in blocks if not block.only_cross_attention]:
-            return found
+        if found := [block.attn1 for block in blocks if not block.only_cross_attention]:
+            return found, tiles(height, width, latents.device)
         height, width = -(-height // 2), -(-width // 2)
     raise CellFailed("token_merging_ratio: this network has no self-attention to merge tokens for")

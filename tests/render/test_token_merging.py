@@ -33,7 +33,7 @@ def test_what_is_left_are_means_and_every_place_gets_its_own(
     rows: int, height: int, width: int, ratio: float, seed: int
 ) -> None:
     given_tokens = tokens(rows, height, width, seed)
-    merge = find_merge(given_tokens, ratio, height, width)
+    merge = find_merge(given_tokens, ratio, tiles(height, width))
     left = merged(given_tokens, merge)
     gone = min(int(ratio * height * width), len(tiles(height, width)[1]))
     assert left.shape == (rows, height * width - gone, 6)
@@ -51,7 +51,7 @@ def test_what_is_left_are_means_and_every_place_gets_its_own(
 
 def test_tokens_go_to_the_likest_destination_the_likest_first() -> None:
     given_tokens = tokens(2, 6, 6)
-    merge = find_merge(given_tokens, 0.4, 6, 6)
+    merge = find_merge(given_tokens, 0.4, tiles(6, 6))
     others = tiles(6, 6)[1].tolist()
     for row in range(2):
         likeness = torch.nn.functional.cosine_similarity(
@@ -64,15 +64,15 @@ def test_tokens_go_to_the_likest_destination_the_likest_first() -> None:
 
 def test_without_merging_nothing_changes() -> None:
     given_tokens = tokens(2, 5, 4)
-    merge = find_merge(given_tokens, 0, 5, 4)
+    merge = find_merge(given_tokens, 0, tiles(5, 4))
     assert torch.equal(unmerged(merged(given_tokens, merge), merge), given_tokens)
 
 
 def test_a_row_does_not_see_its_neighbours() -> None:
     together = tokens(4, 6, 8)
-    merge = find_merge(together, 0.5, 6, 8)
+    merge = find_merge(together, 0.5, tiles(6, 8))
     for row in range(4):
-        alone = find_merge(together[row : row + 1], 0.5, 6, 8)
+        alone = find_merge(together[row : row + 1], 0.5, tiles(6, 8))
         assert torch.equal(alone.merged[0], merge.merged[row]) and torch.equal(alone.into[0], merge.into[row])
 
 
@@ -83,7 +83,7 @@ def test_attention_over_tokens_that_are_alike_is_exact() -> None:
     attention = Attention(6, heads=2, dim_head=3).double()
     blocks = torch.randn(2, 3, 4, 6, dtype=torch.float64)
     given_tokens = blocks.repeat_interleave(2, 1).repeat_interleave(2, 2).reshape(2, 48, 6)
-    merge = find_merge(given_tokens, 0.75, 6, 8)
+    merge = find_merge(given_tokens, 0.75, tiles(6, 8))
     left = merged(given_tokens, merge)
     assert left.shape == (2, 12, 6)
     processor = AttnProcessor2_0()
@@ -114,8 +114,9 @@ def seen(unet: UNet2DConditionModel, ratio: float, height: int, width: int, chan
 
     layers = [block for name, block in unet.named_modules() if name.endswith("attn1.to_k")]
     hooks = [layer.register_forward_pre_hook(note) for layer in layers]
-    with tokens_merged(unet, ratio, (height, width)):
-        unet(*inputs(height, width, channels), return_dict=False)
+    given_inputs = inputs(height, width, channels)
+    with tokens_merged(unet, ratio, given_inputs[0]):
+        unet(*given_inputs, return_dict=False)
     for hook in hooks:
         hook.remove()
     return counts
@@ -164,6 +165,7 @@ def test_a_network_without_self_attention_is_turned_down() -> None:
 @torch.inference_mode()
 def test_the_network_is_as_it_was_also_after_a_mistake(networks: Networks) -> None:
     before = dict(networks.unet.attn_processors)
-    with pytest.raises(RuntimeError), tokens_merged(networks.unet, 0.5, (8, 8)):
-        networks.unet(*inputs(8, 8, 7), return_dict=False)
+    given_inputs = inputs(8, 8, 7)
+    with pytest.raises(RuntimeError), tokens_merged(networks.unet, 0.5, given_inputs[0]):
+        networks.unet(*given_inputs, return_dict=False)
     assert networks.unet.attn_processors == before
