@@ -1,6 +1,7 @@
 """Approximations beside each other and beside exact pictures, as a sweep over them renders."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from farm.render.requests import Predict, Weights
 from farm.render.runner import Runner
 from farm.resolving import resolved
 from farm.sampling import BUILT_IN
-from farm.weights.checkpoint import Networks
+from farm.weights.checkpoint import Networks, load_checkpoint
 from tests.render.rendering import LEVELS, Counting, apart, render
 
 BASE = {
@@ -119,6 +120,21 @@ def test_a_full_row_answers_features_that_a_shallow_row_is_answered_with(network
     asked = [row(seed, branch=1, features=deep) for seed, (_, deep) in zip((1, 2, 3), full, strict=True)]
     shallow = runner.run([asked[2], asked[0]])
     torch.testing.assert_close(shallow, [whole[2], whole[0]], rtol=0, atol=1e-5)
+    assert all(answer.dtype == torch.float32 for answer in shallow)
+
+
+@torch.inference_mode()
+def test_in_half_precision_too(tiny_model: Path) -> None:
+    """The shallow pass is the full one again, and features are as small as the network's own numbers."""
+    halved = load_checkpoint(tiny_model, torch.device("cpu"), torch.bfloat16)
+    runner = Runner(lambda *_: halved, torch.device("cpu"))
+    kind: dict[str, Any] = {"branch": 1, "token_merging_ratio": 0.5}
+    asked = [replace(row(seed, **kind), weights=Weights("m", "bf16")) for seed in (1, 2)]
+    asked = [replace(one, conditioning=one.conditioning.to(torch.bfloat16)) for one in asked]
+    full = runner.run(asked)
+    shallow = runner.run([replace(one, features=deep) for one, (_, deep) in zip(asked, full, strict=True)])
+    assert all(deep.dtype == torch.bfloat16 for _, deep in full)
+    assert all(torch.equal(one, output) for one, (output, _) in zip(shallow, full, strict=True))
     assert all(answer.dtype == torch.float32 for answer in shallow)
 
 
