@@ -35,10 +35,11 @@ class Counting(Runner):
         shallow: rows that used deep features of before.
     """
 
+    shallow = 0
+
     def __init__(self, networks: Networks, device: str = "cpu") -> None:
         super().__init__(lambda *_: networks, torch.device(device))
         self.calls: list[tuple[str, int]] = []
-        self.shallow = 0
 
     def run(self, requests: list[Request]) -> list[Any]:
         self.calls.append((type(requests[0]).__name__, len(requests)))
