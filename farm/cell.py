@@ -44,6 +44,7 @@ class Settings:
         s_noise: factor of the noise that is added.
         guidance_rescale: how far guidance keeps the standard deviation of the conditional output, 0 to 1.
         negative_guidance_minimum_sigma: below it, every second evaluation leaves out the unconditional row.
+        guidance_stop: fraction of the evaluations after which the unconditional row is left out; 1 is never.
         zero_terminal_snr: whether the training noise levels are rescaled to end in pure noise; None is as the
             checkpoint says.
         variation_seed: of the noise that is mixed in.
@@ -53,6 +54,9 @@ class Settings:
         seed_resize_from_height: in pixels; as the width.
         rng: what makes the noise: `cpu` (PyTorch on a CPU) or `nv` (PyTorch on an NVIDIA card, emulated).
         emphasis: what weights in a prompt do to the encoded text, a row of `farm.render.weighting`.
+        token_merging_ratio: of the tokens that self-attention merges at the highest resolution; 0 is off.
+        deepcache_interval: evaluations that use the deep features of one; 1 is off.
+        deepcache_branch: the skip connection up to which the others are computed, from the shallowest, 0.
     """
 
     model: str
@@ -78,6 +82,7 @@ class Settings:
     s_noise: float = 1.0
     guidance_rescale: float = 0.0
     negative_guidance_minimum_sigma: float = 0.0
+    guidance_stop: float = 1.0
     zero_terminal_snr: bool | None = None
     variation_seed: int = 0
     variation_strength: float = 0.0
@@ -86,6 +91,9 @@ class Settings:
     seed_resize_from_height: int = 0
     rng: str = "cpu"
     emphasis: str = "original"
+    token_merging_ratio: float = 0.0
+    deepcache_interval: int = 1
+    deepcache_branch: int = 0
 
 
 SETTING_NAMES = tuple(entry.name for entry in fields(Settings))

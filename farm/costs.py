@@ -4,10 +4,11 @@ import math
 import re
 from collections.abc import Hashable, Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 from farm.cell import Settings
 from farm.prompts.emphasis import Section, is_weighted, weighted
-from farm.prompts.strands import Said, Strand, coefficients, strands
+from farm.prompts.strands import Said, Strand, coefficients, strands, weights_without_guidance
 from farm.sampling import AUTOMATIC, BUILT_IN, DIFFUSERS, Sampler, Samplers, Schedule
 
 CHUNK = 75
@@ -18,6 +19,8 @@ _WORD = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|(?:[^\w\s\0]|_)+")
 
 _KEPT = 20_000
 """Texts that are looked at once: the cells of a job say the same again and again."""
+
+_ROUNDING = 1e-9
 
 
 def evaluations(settings: Settings, samplers: Samplers = BUILT_IN) -> int:
@@ -74,28 +77,98 @@ _MANY = 100
 
 
 def rows_at_once(settings: Settings) -> int:
-    """Rows that go through the UNet at an evaluation: one for each text that has a coefficient."""
+    """Rows that go through the UNet at an evaluation with guidance, one for each text with a coefficient."""
     return sum(1 for one in coefficients(settings.prompt, settings.cfg_scale) if one)
+
+
+def _rows_without_guidance(settings: Settings) -> int:
+    found = weights_without_guidance(settings.prompt, settings.cfg_scale)
+    return sum(1 for one in found if one) or rows_at_once(settings)
+
+
+def guided_of(asked: int, guidance_stop: float) -> int:
+    """How many of so many evaluations have guidance, the first ones: rounded down, as diffusers' guiders do.
+
+    Args:
+        asked: evaluations of the model.
+        guidance_stop: the fraction of them.
+    """
+    return math.floor(guidance_stop * asked + _ROUNDING)
+
+
+def guided_evaluations(settings: Settings, samplers: Samplers = BUILT_IN) -> int | None:
+    """How many of the first evaluations have guidance; None is all, however many there will be."""
+    if settings.guidance_stop == 1 or samplers[settings.sampler].chooses_steps:
+        return None
+    return guided_of(evaluations(settings, samplers), settings.guidance_stop)
 
 
 def guiding_strands(settings: Settings, samplers: Samplers = BUILT_IN) -> tuple[Strand, ...]:
     """The texts that have a row, with their coefficients: the negative prompt, and the prompt's parts."""
     row = samplers[settings.sampler]
-    asked = evaluations(settings, samplers) if _is_counted(row, settings, samplers) else None
+    counted = is_counted(row, schedule_of(row, settings.schedule, samplers))
+    asked = evaluations(settings, samplers) if counted else None
     steps = steps_of_prompt(settings.steps, row)
-    return strands(settings.prompt, settings.negative_prompt, settings.cfg_scale, steps, asked)
+    guided = guided_evaluations(settings, samplers)
+    return strands(settings.prompt, settings.negative_prompt, settings.cfg_scale, steps, asked, guided)
 
 
-def _is_counted(row: Sampler, settings: Settings, samplers: Samplers) -> bool:
+def is_counted(row: Sampler, schedule: Schedule) -> bool:
     """Whether the model is surely asked as often as is said; of plugins' and diffusers' own, nobody knows."""
-    schedule = schedule_of(row, settings.schedule, samplers)
     ours = isinstance(row.algorithm, str) and isinstance(schedule.function, str)
     return ours and row.algorithm != DIFFUSERS and not row.chooses_steps
 
 
+PER_BRANCH = 0.1
+"""Of a full row's work, what a shallow one takes for each branch that it goes deep."""
+
+
+class Rows(NamedTuple):
+    """Rows of a picture that go through the UNet if nothing is shared.
+
+    Attributes:
+        full: through all of its blocks.
+        shallow: through the blocks that do not use deep features of before.
+    """
+
+    full: int
+    shallow: int
+
+
 def rows(settings: Settings, samplers: Samplers = BUILT_IN) -> int:
     """Rows that go through the UNet if nothing is shared."""
-    return evaluations(settings, samplers) * rows_at_once(settings)
+    return sum(rows_of(evaluations(settings, samplers), settings))
+
+
+def shallow_rows(settings: Settings, samplers: Samplers = BUILT_IN) -> int:
+    """Those of the rows that go through the shallow blocks alone."""
+    return rows_of(evaluations(settings, samplers), settings).shallow
+
+
+def rows_of(asked: int, settings: Settings) -> Rows:
+    """The rows of a picture for which the model is asked so often."""
+    guided = guided_of(asked, settings.guidance_stop)
+    with_guidance, without = rows_at_once(settings), _rows_without_guidance(settings)
+
+    def counted(every: int) -> int:
+        """Rows of each so-many-th evaluation, from the first."""
+        first, all_of_them = math.ceil(guided / every), math.ceil(asked / every)
+        return first * with_guidance + (all_of_them - first) * without
+
+    full = counted(settings.deepcache_interval)
+    return Rows(full, counted(1) - full)
+
+
+def weighed_rows(asked: int, settings: Settings) -> float:
+    """The rows of a picture, a shallow one as the part of a full one that its work is, about."""
+    full, shallow = rows_of(asked, settings)
+    return full + min(1.0, PER_BRANCH * (1 + settings.deepcache_branch)) * shallow
+
+
+def row_kind(settings: Settings) -> tuple[Hashable, ...]:
+    """Equal for pictures whose rows are computed alike, so that they can share batches and first rows."""
+    branch = settings.deepcache_branch if settings.deepcache_interval > 1 else None
+    return settings.token_merging_ratio, branch
 
 
 def encodings(settings: Settings, samplers: Samplers = BUILT_IN) -> Iterator[Hashable]:
@@ -154,12 +227,12 @@ def _kind(character: str) -> str:
 
 def first_pass(settings: Settings) -> tuple[Hashable, ...]:
     """Equal for pictures that may share their first pass, whatever their samplers and CFG scales."""
-    return (*_noise(settings), settings.prompt, settings.negative_prompt)
+    return (*_noise(settings), *row_kind(settings), settings.prompt, settings.negative_prompt)
 
 
 def first_rows(settings: Settings, samplers: Samplers = BUILT_IN) -> list[tuple[Hashable, ...]]:
     """Names each row of the first pass; equal rows are computed once."""
-    start = (*_noise(settings), *_start(settings, samplers))
+    start = (*_noise(settings), *row_kind(settings), *_start(settings, samplers))
     found = guiding_strands(settings, samplers)
     longest = max((_sections(strand.said) for strand in found if strand.conditional), default=0)
     return [

@@ -83,7 +83,7 @@ class Number:
 
     about: str
     lowest: int
-    highest: int
+    highest: float
     whole: bool = True
     multiple: int = 1
     random: bool = False

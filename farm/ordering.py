@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from farm.cell import Cell
-from farm.costs import first_pass, lengths
+from farm.costs import first_pass, lengths, row_kind
 from farm.sampling import BUILT_IN, Samplers
 
 STRIDES = (4, 2, 1)
@@ -56,6 +56,7 @@ class _Run(NamedTuple):
     wave: int
     weights: tuple[str, str]
     size: tuple[int, int]
+    kind: tuple[Hashable, ...]
     lengths: tuple[int, ...]
 
 
@@ -68,11 +69,11 @@ def in_render_order(
 ) -> list[Cell]:
     """Sorts cells; the order that they come in does not matter.
 
-    Wave by wave, weights stand together, then sizes, then prompts of a length, since rows of another length
-    have batches of their own, then groups that share a first pass; the groups with the longest cells come
-    first, and in each the longest cells. The last groups of such a run are taken as one, so that what is
-    left when a batch can no longer be filled is short. Every second wave takes weights and sizes backwards,
-    from those that are there. What is equal stays in the order of the axes.
+    Wave by wave, weights stand together, then sizes, then approximations and lengths of prompts, since other
+    rows have batches of their own, then groups that share a first pass; the groups with the longest cells
+    come first, and in each the longest cells. The last groups of such a run are taken as one, so that what
+    is left when a batch can no longer be filled is short. Every second wave takes weights and sizes
+    backwards, from those that are there. What is equal stays in the order of the axes.
 
     Args:
         cells: of one job.
@@ -102,7 +103,8 @@ def _run(group: _Group, samplers: Samplers, wave_of: WaveOf) -> _Run:
     first = group[0]
     found = {length for cell in group for length in lengths(cell.settings, samplers)}
     size = (first.settings.width, first.settings.height)
-    return _Run(wave_of(first), weights_of(first), size, tuple(sorted(found)))
+    kind = row_kind(first.settings)
+    return _Run(wave_of(first), weights_of(first), size, kind, tuple(sorted(found)))
 
 
 def _sorted(runs: Iterable[_Run]) -> list[_Run]:

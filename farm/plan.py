@@ -7,7 +7,7 @@ from typing import Any
 
 from farm.axes import Axis, AxisValue
 from farm.cell import Cell, Settings, SettingValue
-from farm.costs import encodings, evaluations, first_rows, rows
+from farm.costs import encodings, evaluations, first_rows, rows, shallow_rows, weighed_rows
 from farm.document import Place
 from farm.errors import BadInput, Problem
 from farm.job import Job
@@ -93,13 +93,22 @@ class Plan:
         firsts = [row for settings in pictures for row in first_rows(settings, self.samplers)]
         return len(firsts) - len(set(firsts))
 
+    def shallow_rows(self) -> int:
+        """Those of the rows that use deep features of before and go through the shallow blocks alone."""
+        return sum(shallow_rows(settings, self.samplers) for settings in self._pictures())
+
     def needs(self) -> dict[Size, Need]:
         """Rows and pictures, by what their time hangs on."""
         sizes: dict[Size, list[Settings]] = {}
         for settings in self._pictures():
             size = Size(settings.model, settings.precision, settings.width, settings.height)
             sizes.setdefault(size, []).append(settings)
-        return {size: Need(self._rows_of(group), len(group)) for size, group in sizes.items()}
+        return {size: self._need(group) for size, group in sizes.items()}
+
+    def _need(self, group: Collection[Settings]) -> Need:
+        weighed = sum(weighed_rows(evaluations(settings, self.samplers), settings) for settings in group)
+        unshared = sum(rows(settings, self.samplers) for settings in group)
+        return Need(weighed - unshared + self._rows_of(group), len(group))
 
     def _rows_of(self, group: Collection[Settings]) -> int:
         """After those that are shared; cells of several sizes share none."""

@@ -93,7 +93,7 @@ class Rates:
 def _by_size(work: Work, request: str) -> dict[Size, Tally]:
     found: dict[Size, Tally] = {}
     for kind, tally in work.tallies.items():
-        if kind.request == request:
+        if kind.request == request and not kind.approximation:
             found[_size(kind)] = found.get(_size(kind), Tally()) + tally
     return found
 

@@ -1,13 +1,13 @@
 """From settings as asked to settings as decided: everything said, and nothing that changes no pixel."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from farm.cell import DEFAULTS, Settings
-from farm.costs import evaluations_at, schedule_of, steps_of_prompt
+from farm.costs import evaluations_at, guided_of, is_counted, schedule_of, steps_of_prompt
 from farm.prompts.emphasis import is_weighted
-from farm.prompts.strands import is_edited, strands
+from farm.prompts.strands import coefficients, is_edited, strands, weights_without_guidance
 from farm.sampling import AUTOMATIC, DIFFUSERS, Sampler, Samplers, Schedule
 
 MAX_STEPS = 1000
@@ -101,10 +101,15 @@ def settled(asked: Mapping[str, Any], samplers: Samplers) -> tuple[Settings, lis
         chosen["eta"] = row.eta
     if chosen["discard_next_to_last_sigma"] == row.discards_next_to_last_sigma:
         chosen["discard_next_to_last_sigma"] = None
+    unguided = _is_without_guidance(chosen, row, schedule)
+    if unguided:
+        chosen |= {"cfg_scale": 1.0, "guidance_stop": 1.0}
     ignored = list(_ignored(chosen, row, schedule))
     neutral = {name: DEFAULTS[name] for name, _ in ignored}
     if "schedule" in neutral:
         neutral["schedule"] = row.schedule
+    if unguided:
+        ignored = list(_told_of_the_stop(ignored, asked["guidance_stop"]))
     if not row.takes_schedules and asked["schedule"] != AUTOMATIC:
         ignored.append(("schedule", f"on {row.name}"))
     return Settings(**{**chosen, **neutral}), ignored
@@ -124,6 +129,10 @@ def _ignored(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> Iter
         where = f"on {row.name} from {row.restarts_from} steps on"
         yield from (("schedule", where), ("rho", where))
     yield from _ignored_by_the_prompts(asked, row)
+    if asked["deepcache_interval"] == 1:
+        yield "deepcache_branch", "where deepcache_interval is 1"
+    elif is_counted(row, schedule) and _evaluations(asked, row, schedule) == 1:
+        yield from ((name, "at one evaluation") for name in ("deepcache_interval", "deepcache_branch"))
     if asked["variation_strength"] == 0:
         yield "variation_seed", "where variation_strength is 0"
     size = (asked["seed_resize_from_width"], asked["seed_resize_from_height"])
@@ -132,16 +141,43 @@ def _ignored(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> Iter
         yield "seed_resize_from_height", "where it is the picture's own size"
 
 
+_OF_GUIDANCE = ("guidance_rescale", "negative_guidance_minimum_sigma", "guidance_stop")
+
+
+def _told_of_the_stop(ignored: Iterable[Ignored], stop: float) -> Iterator[Ignored]:
+    """What is ignored at scale 1, where it is the stop that makes it so."""
+    where = f"where guidance_stop is {stop:g}"
+    yield "cfg_scale", where
+    for name, why in ignored:
+        if name != "guidance_stop":
+            yield name, where if name in _OF_GUIDANCE else why
+
+
 def _ignored_by_the_prompts(asked: Mapping[str, Any], row: Sampler) -> Iterator[Ignored]:
     texts = asked["prompt"], asked["negative_prompt"]
     if row.chooses_steps and not any(map(is_edited, texts)):
         yield "steps", f"on {row.name}"
     found = strands(*texts, asked["cfg_scale"], steps_of_prompt(asked["steps"], row))
     if len(found) == 1:  # there is but one row
-        for name in ("guidance_rescale", "negative_guidance_minimum_sigma"):
+        for name in _OF_GUIDANCE:
             yield name, f"where cfg_scale is {asked['cfg_scale']:g}"
+    elif row.chooses_steps:
+        yield "guidance_stop", f"on {row.name}"
     if not any(is_weighted(text) for strand in found for text in strand.said.texts):
         yield "emphasis", "where a prompt has no weights"
+
+
+def _is_without_guidance(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> bool:
+    """Whether guidance stops before the first evaluation, and the picture is that of scale 1."""
+    if row.chooses_steps or guided_of(_evaluations(asked, row, schedule), asked["guidance_stop"]):
+        return False
+    prompt, scale = asked["prompt"], asked["cfg_scale"]
+    is_guided = coefficients(prompt, scale)[0] and any(weights_without_guidance(prompt, scale))
+    return bool(is_guided) and not coefficients(prompt, 1.0)[0]
+
+
+def _evaluations(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> int:
+    return evaluations_at(asked["steps"], row, schedule, asked["discard_next_to_last_sigma"])
 
 
 def _is_respaced(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> bool:

@@ -116,6 +116,8 @@ SETTINGS: Mapping[str, Setting] = {
                                whole=False),
     "negative_guidance_minimum_sigma": Number("Below it, every second evaluation goes without guidance.", 0,
                                               15, whole=False),
+    "guidance_stop": Number("Fraction of the evaluations after which guidance is left out.", 0, 1,
+                            whole=False),
     "zero_terminal_snr": Choice("Whether training noise levels are rescaled to end in pure noise."),
     "variation_seed": Number("Of the noise that is mixed in.", 0, MAX_SEED, random=True),
     "variation_strength": Number("How much of it is mixed in.", 0, 1, whole=False),
@@ -129,6 +131,11 @@ SETTINGS: Mapping[str, Setting] = {
     "emphasis": Name("What weights in prompts do: as A1111, as it without its mean, as ComfyUI, nothing.",
                      "original, no norm, comfyui or ignore", _emphases,
                      shown=("original", "no norm", "comfyui", "ignore")),
+    "token_merging_ratio": Number("Of the tokens that self-attention merges at the highest resolution.", 0,
+                                  0.75, whole=False),
+    "deepcache_interval": Number("Evaluations that share the UNet's deep features; 1 is off.", 1, 100),
+    "deepcache_branch": Number("The skip connection up to which the others are computed; 0 is fastest.", 0,
+                               11),
 }  # fmt: skip
 """The fields of `farm.cell.Settings`, in its order, and `evaluations`, which stands for `steps`."""
 

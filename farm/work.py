@@ -25,11 +25,11 @@ class Need(NamedTuple):
     """What is to be done for pictures of a size.
 
     Attributes:
-        rows: through the UNet.
+        rows: through the UNet; shallow ones count as the part that their work is.
         pictures: to be decoded.
     """
 
-    rows: int
+    rows: float
     pictures: int
 
 
@@ -44,6 +44,7 @@ class Kind:
         width: of the picture, in pixels; 0 where it does not matter.
         height: as the width.
         tokens: of the conditioning; 0 where it does not matter.
+        approximation: what is computed otherwise; empty if nothing is.
     """
 
     request: str
@@ -52,6 +53,7 @@ class Kind:
     width: int = 0
     height: int = 0
     tokens: int = 0
+    approximation: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import torch
 from farm.cell import Cell, Settings
 from farm.cluster.tasks import cost, tasks_of
 from farm.costs import (
+    PER_BRANCH,
     evaluations,
     evaluations_at,
     first_pass,
@@ -66,6 +67,38 @@ def test_plan_queue_and_engine_count_the_same_rows(tiny_model, scale: float) -> 
         assert cost(cell) == runner.rows("Predict") * 64 * 64
 
 
+@pytest.fixture(scope="module")
+def networks(tiny_model) -> Networks:
+    return load_checkpoint(tiny_model, CPU, torch.float32)
+
+
+APPROXIMATIONS = [
+    {"guidance_stop": 0.5},
+    {"guidance_stop": 0.0},
+    {"token_merging_ratio": 0.5},
+    {"deepcache_interval": 2},
+    {"deepcache_interval": 3, "deepcache_branch": 1},
+    {"deepcache_interval": 3, "guidance_stop": 0.6, "token_merging_ratio": 0.25},
+    {"deepcache_interval": 99, "guidance_stop": 0.3},
+]
+
+
+@pytest.mark.parametrize("approximation", APPROXIMATIONS, ids=str)
+@pytest.mark.parametrize("prompt", ["[a cat:a hat:2]", "a cat AND a hat", "a cat :0.5 AND a hat"])
+def test_with_approximations_they_count_alike_too(networks, prompt: str, approximation) -> None:
+    """The first part of the third prompt has a row with guidance and none without it."""
+    for sampler, scale in product(("Heun", "diffusers:DDIMScheduler"), (0.0, 6.0)):
+        asked = asdict(replace(BASE, prompt=prompt, sampler=sampler, steps=5, cfg_scale=scale))
+        settings = resolved(asked | {"negative_prompt": "[a bow:dog:3]"} | approximation, BUILT_IN)
+        plan = Plan("p", (), Layout(), (cell := Cell(1, (), settings, key="k"),))
+        render([settings], runner := Counting(networks))
+        assert runner.rows("Predict") == rows(settings) == plan.rows()
+        assert runner.shallow == plan.shallow_rows()
+        assert runner.rows("EncodeText") == plan.text_encodings()
+        spared = 1 - min(1.0, PER_BRANCH * (1 + settings.deepcache_branch))
+        assert cost(cell) == pytest.approx((rows(settings) - spared * runner.shallow) * 64 * 64)
+
+
 @pytest.mark.parametrize("discard", [None, True, False])
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda row: row.name)
 @pytest.mark.parametrize(
@@ -101,6 +134,7 @@ def test_sharing_is_computed_as_planned(tiny_model) -> None:
                 {"s_churn": 3.0},
                 {"variation_seed": 7, "variation_strength": 0.3},
                 {"rng": "nv"},
+                *APPROXIMATIONS[:5],
             ),
         )
     ]
@@ -133,6 +167,9 @@ def test_more_steps_never_cost_less(name: str) -> None:
         ({"clip_skip": 2}, False),
         ({"precision": "fp16"}, False),
         ({"model": "n"}, False),
+        ({"guidance_stop": 0.5}, True),
+        ({"token_merging_ratio": 0.5}, False),
+        ({"deepcache_interval": 2}, False),
     ],
 )
 def test_what_shares_a_first_pass_is_leased_together(change, shares: bool) -> None:

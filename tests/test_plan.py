@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,13 @@ def test_everything_skipped(compiled):
         ("steps: 10\nsweep: {model: [cats, dogs]}", 20, 40, 0, 4),
         # the negative prompt's first row serves both
         ("steps: 10\nsweep: {prompt: [a, b]}", 20, 39, 1, 3),
+        # seven evaluations of ten have two rows
+        ("steps: 10\nguidance_stop: 0.7", 10, 17, 0, 2),
+        # scale 1 is the same picture, and its one row at the start is the others' too
+        ("steps: 10\nguidance_stop: 0\nsweep: {cfg_scale: [1, 3, 5]}", 10, 10, 0, 1),
+        ("steps: 10\nsweep: {guidance_stop: [0.5, 1]}", 20, 33, 2, 2),
+        ("steps: 10\nsweep: {token_merging_ratio: [0, 0.5]}", 20, 40, 0, 2),
+        ("steps: 10\nsweep: {deepcache_interval: [1, 2, 3]}", 30, 58, 2, 2),
         # the same picture twice is one picture
         ("steps: 10\nsweep: {seed: [1, 1]}", 10, 20, 0, 2),
     ],
@@ -141,6 +149,30 @@ def test_what_a_plan_costs(compiled, text, evaluations, rows, shared, texts):
     assert (plan.evaluations(), plan.rows(), plan.shared_rows(), plan.text_encodings()) == (
         evaluations, rows, shared, texts,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "shallow"),
+    [
+        ("steps: 10", 0),
+        ("steps: 10\ndeepcache_interval: 2", 2 * 5),
+        ("steps: 10\ndeepcache_interval: 3", 2 * 6),
+        ("steps: 10\ndeepcache_interval: 3\ncfg_scale: 1", 6),
+        ("steps: 10\ndeepcache_interval: 99", 2 * 9),
+        ("steps: 10\nsampler: Heun\ndeepcache_interval: 2", 2 * 9),
+        ("steps: 10\ndeepcache_interval: 3\nguidance_stop: 0.5", 2 * 3 + 3),
+        ("steps: 10\nsweep: {deepcache_interval: [1, 2, 2, 3]}", 2 * (5 + 6)),
+    ],
+)
+def test_rows_through_the_shallow_blocks_are_counted_apart(compiled, text, shallow):
+    assert compiled(text).shallow_rows() == shallow
+
+
+def test_pictures_whose_rows_batch_together_stand_together(compiled):
+    plan = compiled("sweep: {seed: [1, 2], token_merging_ratio: [0, 0.5], deepcache_interval: [1, 2, 3]}")
+    settings = [cell.settings for cell in plan.cells]
+    kinds = [(one.token_merging_ratio, one.deepcache_interval > 1) for one in settings]
+    assert [key for key, _ in groupby(kinds)] == [(0, False), (0, True), (0.5, False), (0.5, True)]
 
 
 def test_equal_settings_are_two_cells_with_one_key(compiled):

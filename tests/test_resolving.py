@@ -57,6 +57,10 @@ IDLE = [
     ("DPM fast", {"schedule": "karras", "rho": 3.0}),
     ("Euler", {"cfg_scale": 1.0, "guidance_rescale": 0.7}),
     ("Euler", {"cfg_scale": 1.0, "negative_guidance_minimum_sigma": 9.0}),
+    ("Euler", {"cfg_scale": 1.0, "guidance_stop": 0.5}),
+    ("Euler", {"cfg_scale": 0.0, "guidance_stop": 0.5}),
+    ("DPM adaptive", {"guidance_stop": 0.5}),
+    ("Euler", {"deepcache_branch": 1}),
     ("Euler", {"variation_seed": 12}),
     ("Euler", {"seed_resize_from_width": 64, "seed_resize_from_height": 64}),
     ("DPM2", {"discard_next_to_last_sigma": True}),
@@ -100,12 +104,39 @@ def test_what_is_ignored_changes_no_pixel(networks, sampler, idle):
         ("Euler", {"zero_terminal_snr": True}),
         ("Euler", {"rng": "nv"}),
         ("DPM adaptive", {"seed": 6}),
+        ("Euler", {"guidance_stop": 0.9}),
+        ("Euler", {"token_merging_ratio": 0.1}),
+        ("DPM adaptive", {"deepcache_interval": 2, "deepcache_branch": 1}),
     ],
 )
 def test_what_matters_is_kept(sampler, telling):
     settings = decided(sampler=sampler, **telling)
     assert {name: getattr(settings, name) for name in telling} == telling
     assert settings != decided(sampler=sampler)
+
+
+@pytest.mark.parametrize("asked", [{"guidance_stop": 0.0}, {"guidance_stop": 0.3, "guidance_rescale": 0.7}])
+def test_guidance_that_stops_before_the_first_evaluation_is_none(networks, asked):
+    """And so is one picture for all scales."""
+    wanted = decided(sampler="Euler", cfg_scale=1.0)
+    assert {decided(sampler="Euler", cfg_scale=scale, **asked) for scale in (1.0, 3.0, 9.0)} == {wanted}
+    forced = replace(wanted, cfg_scale=9.0, **asked)
+    (one,), (other,) = (render([settings], Counting(networks), rows=2) for settings in (wanted, forced))
+    assert (one == other).all()
+    parts = {"sampler": "Euler", "prompt": "a cat AND a hat", **asked}
+    assert decided(**parts, cfg_scale=3.0) != decided(**parts, cfg_scale=1.0)
+
+
+def test_one_evaluation_has_no_features_to_use_again(networks):
+    wanted = decided(sampler="Euler", steps=1)
+    deep = {"deepcache_interval": 2, "deepcache_branch": 1}
+    assert decided(sampler="Euler", steps=1, **deep) == wanted
+    (one,), (other,) = (
+        render([settings], Counting(networks), rows=2) for settings in (wanted, replace(wanted, **deep))
+    )
+    assert (one == other).all()
+    kept = decided(sampler="Heun", steps=2, **deep)
+    assert (kept.deepcache_interval, kept.deepcache_branch) == (2, 1)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,8 @@ def _titled(kind: Kind) -> str:
     """A kind of work, for people."""
     size = f" {kind.width}×{kind.height}" if kind.width else ""
     tokens = f", {kind.tokens} tokens" if kind.tokens else ""
-    return f"{PARTS[kind.request]} {kind.model}{size}{tokens}"
+    how = f", {kind.approximation}" if kind.approximation else ""
+    return f"{PARTS[kind.request]} {kind.model}{size}{tokens}{how}"
 
 
 def _parts(work: Work) -> list[tuple[str, float]]:

@@ -12,7 +12,7 @@ from farm.plan import Plan
 from farm.render.noise_levels import OutOfRange, ends_for, log_sigmas_of, sigma_range
 from farm.sampling import Samplers
 from farm.scheduler_names import chosen, is_scheduler
-from farm.weights.catalog import Checkpoint, scheduler_config_of
+from farm.weights.catalog import Checkpoint, scheduler_config_of, skip_connections_of
 
 NEEDED_FOR_ZERO_SNR = "rescale_betas_zero_snr"
 """What diffusers' schedulers call it, of those that have it."""
@@ -56,6 +56,7 @@ def _of_model(checkpoint: Checkpoint, wanted: Sequence[Settings], samplers: Samp
         return
     yield from _unsuited(wanted, config)
     yield from _out_of_range(wanted, levels, samplers)
+    yield from _too_deep(wanted, checkpoint)
 
 
 def _unsuited(wanted: Sequence[Settings], config: Mapping[str, Any]) -> Iterator[Mistake]:
@@ -68,6 +69,22 @@ def _unsuited(wanted: Sequence[Settings], config: Mapping[str, Any]) -> Iterator
             yield "sampler", f"{one.sampler} cannot serve {one.model!r}: {misfit}"
         elif one.zero_terminal_snr and NEEDED_FOR_ZERO_SNR not in named.scheduler.options:
             yield "zero_terminal_snr", f"{one.sampler} cannot have it; it takes no {NEEDED_FOR_ZERO_SNR}"
+
+
+def _too_deep(wanted: Sequence[Settings], checkpoint: Checkpoint) -> Iterator[Mistake]:
+    """Branches that the UNet does not have."""
+    branches = dict.fromkeys(one.deepcache_branch for one in wanted if one.deepcache_interval > 1)
+    if not branches:
+        return
+    try:
+        has = skip_connections_of(checkpoint.path)
+    except FarmError as error:
+        yield "deepcache_interval", f"{checkpoint.name!r} cannot have it; {checkpoint.path}: {error}"
+        return
+    for branch in branches:
+        if branch >= has:
+            of_its = f"the last of its {has} skip connections is {has - 1}"
+            yield "deepcache_branch", f"{branch} is too much for {checkpoint.name!r}: {of_its}"
 
 
 def _out_of_range(

@@ -100,6 +100,7 @@ def facts_of(compiled: Plan) -> dict[str, Any]:
         "evaluations": compiled.evaluations(),
         "rows": compiled.unshared_rows() - shared,
         "shared_rows": shared,
+        "shallow_rows": compiled.shallow_rows(),
         "text_encodings": compiled.text_encodings(),
         "notes": list(compiled.notes),
         "bytes_on_disk": round(pixels * BYTES_PER_PIXEL + len(pictures) * BYTES_OF_METADATA),
@@ -116,6 +117,10 @@ def _in_words(compiled: Plan, facts: dict[str, Any]) -> str:
         *([f"{counted(len(facts['warnings']), 'warning')}: farm check lists them"] * bool(facts["warnings"])),
         f"evaluations of the model: {facts['evaluations']}",
         f"rows through the UNet: {facts['rows']}, after {facts['shared_rows']} that are shared",
+        *(
+            [f"of these through its shallow blocks alone: {facts['shallow_rows']}"]
+            * bool(facts["shallow_rows"])
+        ),
         f"text encodings: {facts['text_encodings']}",
         f"pictures on disk: about {_size(facts['bytes_on_disk'])}, if no plugin resizes them",
         f"time: {_time(facts['estimate'])}",

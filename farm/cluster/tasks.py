@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from farm.cell import Cell
 from farm.cluster.backlog import Task
-from farm.costs import evaluations, first_pass, rows_at_once
+from farm.costs import evaluations, first_pass, weighed_rows
 from farm.ordering import WaveOf, at_once
 
 CellTask = Task[tuple[Cell, ...]]
@@ -39,8 +39,8 @@ def task_key(cell: Cell) -> tuple[object, ...]:
 def cost(cell: Cell) -> float:
     """Rows of the network that the cell takes, times pixels: what its time is roughly proportional to."""
     settings = cell.settings
-    counted = cell.evaluations or evaluations(settings)
-    return float(counted * rows_at_once(settings) * settings.width * settings.height)
+    counted = weighed_rows(cell.evaluations or evaluations(settings), settings)
+    return counted * settings.width * settings.height
 
 
 def _task(cells: tuple[Cell, ...], wave_of: WaveOf) -> CellTask:

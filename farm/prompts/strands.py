@@ -71,8 +71,29 @@ def coefficients(prompt: str, cfg_scale: float) -> tuple[float, ...]:
 
 
 @lru_cache(_KEPT)
+def weights_without_guidance(prompt: str, cfg_scale: float) -> tuple[float, ...]:
+    """Of each part of the prompt in the output without guidance; parts of no coefficient have 0 there too.
+
+    Without the unconditional row, the first of the others stands in for it, as in A1111: all sum to 1.
+    """
+    weights, total = _weights(prompt)
+    alone = 1 - total
+    found: list[float] = []
+    for weight, coefficient in zip(weights, coefficients(prompt, cfg_scale)[1:]):
+        one = weight + alone if coefficient else 0.0
+        alone = 0.0 if coefficient else alone
+        found.append(0.0 if abs(one) < _ROUNDING else one)
+    return tuple(found)
+
+
+@lru_cache(_KEPT)
 def strands(
-    prompt: str, negative_prompt: str, cfg_scale: float, steps: int, evaluations: int | None = None
+    prompt: str,
+    negative_prompt: str,
+    cfg_scale: float,
+    steps: int,
+    evaluations: int | None = None,
+    guided: int | None = None,
 ) -> tuple[Strand, ...]:
     """The rows of guidance whose coefficient is not 0; the unconditional one comes first.
 
@@ -82,20 +103,25 @@ def strands(
         cfg_scale: the guidance scale.
         steps: that schedules are laid over.
         evaluations: how often the model is asked; None if nobody knows.
+        guided: how many of the first evaluations have the unconditional row; None is all.
     """
     unconditional, *others = coefficients(prompt, cfg_scale)
-    weights, total = _weights(prompt)
-    alone = 1 - total  # without the unconditional row, the first one stands in for it, as in A1111
+    weights = weights_without_guidance(prompt, cfg_scale)
+    if guided == 0 and any(weights):
+        unconditional, others = 0.0, list(weights)
     found: list[Strand] = []
     if unconditional:
-        [said] = said_by(negative_prompt, steps, evaluations, negative=True)
+        [said] = said_by(negative_prompt, steps, _fewer(evaluations, guided), negative=True)
         found.append(Strand(said, unconditional, 0.0, conditional=False))
     parts = said_by(prompt, steps, evaluations) if any(others) else ()
     for said, coefficient, weight in zip(parts, others, weights):
         if coefficient:
-            found.append(Strand(said, coefficient, weight + alone, conditional=True))
-            alone = 0.0
+            found.append(Strand(said, coefficient, weight, conditional=True))
     return tuple(found)
+
+
+def _fewer(one: int | None, other: int | None) -> int | None:
+    return min((count for count in (one, other) if count is not None), default=None)
 
 
 @lru_cache(_KEPT)

@@ -13,6 +13,7 @@ import torch
 
 from farm.prompts.strands import stage_at
 from farm.questions import Denoise, Draw, Output
+from farm.render.deepcache import DeepCache, Features
 from farm.render.parameterization import Parameterization
 from farm.render.requests import Coroutine, Predict, Share, Weights
 from farm.render.samplers.sampling import Question, Sampling
@@ -69,8 +70,8 @@ class Origin:
 class Guidance:
     """Answers a sampler's `Denoise` and `Output` with one row for each condition.
 
-    `rescale` and `minimum_sigma` need the conditional and the unconditional row: at scales 0 and 1, where
-    there is but one of them, they change nothing.
+    `rescale`, `minimum_sigma` and `guided` need the conditional and the unconditional row: at scales 0 and 1,
+    where there is but one of them, they change nothing.
 
     Attributes:
         weights: whose network to ask.
@@ -79,6 +80,9 @@ class Guidance:
         origin: where the sampler starts.
         rescale: how far the guided output is scaled to the conditional one's standard deviation, 0 to 1.
         minimum_sigma: below it, every second evaluation leaves out the unconditional row.
+        guided: how many of the first evaluations have the unconditional row; None is all.
+        token_merging_ratio: of its rows.
+        deepcache: of its rows; None computes all of each.
     """
 
     weights: Weights
@@ -87,6 +91,9 @@ class Guidance:
     origin: Origin
     rescale: float = 0.0
     minimum_sigma: float = 0.0
+    guided: int | None = None
+    token_merging_ratio: float = 0.0
+    deepcache: DeepCache | None = None
 
     def conditions_at(self, question: Denoise | Output, evaluation: int) -> tuple[Condition, ...]:
         """The conditions that have a row, with their coefficients.
@@ -95,25 +102,40 @@ class Guidance:
             question: of the sampler.
             evaluation: its number, from 0. A1111 counts so too, and leaves out at odd ones.
         """
-        if evaluation % 2 == 0 or self.minimum_sigma == 0 or self._sigma(question) >= self.minimum_sigma:
+        if not (self._has_stopped(evaluation) or self._leaves_out(question, evaluation)):
             return self.conditions
         alone = tuple(replace(one, coefficient=one.weight) for one in self.conditions if one.weight)
         return alone or self.conditions
 
     def rows(
-        self, question: Denoise | Output, conditions: tuple[Condition, ...], evaluation: int
+        self,
+        question: Denoise | Output,
+        conditions: tuple[Condition, ...],
+        evaluation: int,
+        features: Sequence[torch.Tensor | None] | None = None,
     ) -> tuple[Predict | Share, ...]:
-        """What is asked of the network; rows at the origin are shared, all others are this cell's own."""
+        """What is asked of the network; rows at the origin are shared, all others are this cell's own.
+
+        Args:
+            question: of the sampler.
+            conditions: that have a row.
+            evaluation: its number, from 0.
+            features: for each condition the deep features that its row uses; None where it makes new ones.
+        """
+        deep = features or [None] * len(conditions)
         stages = [condition.at(evaluation) for condition in conditions]
         if isinstance(question, Output):
-            return self._rows(question.input, question.time, stages)
+            return self._rows(question.input, question.time, stages, deep)
         shown = self.model.input(question.x, question.sigma)
-        rows = self._rows(shown, self.model.time_at(question.sigma), stages)
+        rows = self._rows(shown, self.model.time_at(question.sigma), stages, deep)
         if question.x is not self.origin.x:
             return rows
         time = float(np.float32(rows[0].time))  # as the network is told it
         key = ("first row", self.weights, self.origin.key, question.sigma, time)
-        return tuple(_shared((*key, stage.key), row) for row, stage in zip(rows, stages, strict=True))
+        return tuple(
+            row if row.features is not None else _shared((*key, *row.approximation, stage.key), row)
+            for row, stage in zip(rows, stages, strict=True)
+        )
 
     def answer(
         self,
@@ -130,13 +152,29 @@ class Guidance:
             return combined
         return self.model.denoised(question.x, combined, question.sigma)
 
+    def _has_stopped(self, evaluation: int) -> bool:
+        return self.guided is not None and evaluation >= self.guided
+
+    def _leaves_out(self, question: Denoise | Output, evaluation: int) -> bool:
+        return evaluation % 2 == 1 and self.minimum_sigma > 0 and self._sigma(question) < self.minimum_sigma
+
     def _sigma(self, question: Denoise | Output) -> float:
         if isinstance(question, Denoise):
             return question.sigma
         return float(self.model.sigma_at(np.array(question.time)))
 
-    def _rows(self, shown: torch.Tensor, time: float, stages: Sequence[Stage]) -> tuple[Predict, ...]:
-        return tuple(Predict(self.weights, shown, time, stage.states) for stage in stages)
+    def _rows(
+        self,
+        shown: torch.Tensor,
+        time: float,
+        stages: Sequence[Stage],
+        features: Sequence[torch.Tensor | None],
+    ) -> tuple[Predict, ...]:
+        branch = None if self.deepcache is None else self.deepcache.branch
+        return tuple(
+            Predict(self.weights, shown, time, stage.states, self.token_merging_ratio, branch, deep)
+            for stage, deep in zip(stages, features, strict=True)
+        )
 
 
 def _shared(key: Hashable, row: Predict) -> Share:
@@ -183,31 +221,36 @@ def guided(sampling: Sampling, guidance: Guidance) -> Generator[Any, Any, Sample
     """Runs a sampler, turning its questions to the model into rows and passing every other request on."""
     answers: Any = None
     evaluation = 0
+    features = Features(guidance.deepcache)
     while True:
         try:
             asked = sampling.send(answers)
         except StopIteration as finished:
             return Sampled(finished.value, evaluation)
         questions = asked if isinstance(asked, tuple) else (asked,)
-        answered = yield from _answered(questions, guidance, evaluation)
+        answered = yield from _answered(questions, guidance, evaluation, features)
         answers = answered if isinstance(asked, tuple) else answered[0]
         evaluation += any(not isinstance(one, Draw) for one in questions)
 
 
 def _answered(
-    questions: tuple[Question, ...], guidance: Guidance, evaluation: int
+    questions: tuple[Question, ...], guidance: Guidance, evaluation: int, features: Features
 ) -> Generator[Any, Any, list[Any]]:
     """All that is asked for goes out together."""
     conditions = [
         () if isinstance(one, Draw) else guidance.conditions_at(one, evaluation) for one in questions
     ]
     requests = [
-        (one,) if isinstance(one, Draw) else guidance.rows(one, its, evaluation)
+        (one,)
+        if isinstance(one, Draw)
+        else guidance.rows(one, its, evaluation, [features.take(each.stages, evaluation) for each in its])
         for one, its in zip(questions, conditions, strict=True)
     ]
     outputs = iter((yield tuple(chain.from_iterable(requests))))
     parts = [tuple(islice(outputs, len(rows))) for rows in requests]
     return [
-        part[0] if isinstance(one, Draw) else guidance.answer(one, its, part)
+        part[0]
+        if isinstance(one, Draw)
+        else guidance.answer(one, its, features.kept([each.stages for each in its], evaluation, part))
         for one, its, part in zip(questions, conditions, parts, strict=True)
     ]

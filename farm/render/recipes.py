@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import torch
 
 from farm.cell import Settings
-from farm.costs import schedule_of
+from farm.costs import guided_evaluations, schedule_of
 from farm.diffusers_schedulers import BadScheduler
 from farm.errors import CellFailed
 from farm.questions import Draw, NoiseSource
 from farm.render.broken import Broken, Fault
 from farm.render.conditioning import conditions_of
+from farm.render.deepcache import deepcache_of
 from farm.render.distilled import distilled
 from farm.render.guidance import Condition, Guidance, Origin, Sampled, guided
 from farm.render.noise import CellNoise
@@ -57,9 +58,9 @@ def text_to_image(settings: Settings, samplers: Samplers = BUILT_IN) -> Coroutin
     weights = weights_of(settings)
     model: Model = yield Open(weights)
     _check_clip_skip(settings, model)
-    chosen = _rows(settings, samplers)
+    _rows(settings, samplers)  # before anything is encoded for a sampler that there is not
     conditions = yield from conditions_of(settings, weights, model, samplers)
-    sampled: Sampled = yield from _sample(settings, weights, model, conditions, chosen)
+    sampled: Sampled = yield from _sample(settings, weights, model, conditions, samplers)
     pixels, remark = yield from _decoded(weights, model, sampled.latents)
     return Picture(pixels, sampled.evaluations, remark)
 
@@ -85,9 +86,9 @@ def _sample(
     weights: Weights,
     model: Model,
     conditions: tuple[Condition, ...],
-    chosen: tuple[Sampler, Schedule],
+    samplers: Samplers,
 ) -> Coroutine:
-    row, schedule = chosen
+    row, schedule = _rows(settings, samplers)
     shape = (LATENT_CHANNELS, settings.height // LATENT_SCALE, settings.width // LATENT_SCALE)
     noise = CellNoise(settings, shape, model.device)
     drawn = yield Draw(noise.initial)
@@ -97,6 +98,8 @@ def _sample(
     guidance = partial(
         Guidance, weights, parameterization, conditions,
         rescale=settings.guidance_rescale, minimum_sigma=settings.negative_guidance_minimum_sigma,
+        guided=guided_evaluations(settings, samplers), token_merging_ratio=settings.token_merging_ratio,
+        deepcache=deepcache_of(settings),
     )  # fmt: skip
     if row.algorithm == DIFFUSERS:
         scheduling = scheduled(

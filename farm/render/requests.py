@@ -91,11 +91,17 @@ class EncodeText:
 class Predict:
     """One row through the UNet, answered by its raw output in float32, of the input's shape.
 
+    A row with a branch and no features is answered by a pair: its output, and its deep features.
+
     Attributes:
         weights: whose UNet.
         input: scaled latents `(4, height/8, width/8)`.
         time: training timestep, fractions allowed.
         conditioning: text states `(tokens, channels)`.
+        token_merging_ratio: of the tokens that self-attention merges (`farm.render.token_merging`).
+        branch: where deep features are taken, or put back (`farm.render.deepcache`); None is nowhere.
+        features: deep features of an earlier row `(channels, height, width)`: only what is shallower than
+            these is computed.
     """
 
     prepares: ClassVar[bool] = False
@@ -103,16 +109,31 @@ class Predict:
     input: torch.Tensor
     time: float
     conditioning: torch.Tensor
+    token_merging_ratio: float = 0.0
+    branch: int | None = None
+    features: torch.Tensor | None = None
 
     @property
     def batch_key(self) -> Hashable:
-        """Rows of equal weights and shapes batch together, whatever their sampler, step or scale."""
-        return ("predict", self.weights, self.input.shape, self.conditioning.shape)
+        """Rows of equal weights, shapes and kind batch together, whatever their sampler, step or scale."""
+        return ("predict", self.weights, self.input.shape, self.conditioning.shape, *self.approximation)
+
+    @property
+    def approximation(self) -> tuple[Hashable, ...]:
+        """How it is computed: equal for rows of equal approximations."""
+        deep = None if self.features is None else self.features.shape
+        return self.token_merging_ratio, self.branch, deep
+
+    @property
+    def is_approximate(self) -> bool:
+        """Whether it is more than a call of the whole UNet."""
+        return self.token_merging_ratio > 0 or self.branch is not None
 
     @property
     def kind(self) -> Kind:
         """What its time hangs on."""
-        return Kind("predict", *_named(self.weights), *_pixels(self.input), len(self.conditioning))
+        how = _how(self) if self.is_approximate else ""
+        return Kind("predict", *_named(self.weights), *_pixels(self.input), len(self.conditioning), how)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,6 +160,12 @@ class Decode:
     def kind(self) -> Kind:
         """What its time hangs on."""
         return Kind("decode", *_named(self.weights), *_pixels(self.latents))
+
+
+def _how(row: Predict) -> str:
+    merged = f"{row.token_merging_ratio:.0%} merged" if row.token_merging_ratio else ""
+    deep = "" if row.branch is None else "full, to be kept" if row.features is None else "shallow"
+    return ", ".join(part for part in (merged, deep) if part)
 
 
 def _named(weights: Weights) -> tuple[str, str]:

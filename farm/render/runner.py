@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from farm.render.approximations import approximated
 from farm.render.broken import Broken, Fault
 from farm.render.buckets import BUCKETS
 from farm.render.capacity import is_out_of_memory
@@ -254,8 +255,11 @@ class Runner:
         inputs = torch.stack([row.input for row in requests]).to(self._dtype(weights))
         times = self._transfers.put([row.time for row in requests], torch.float32)
         states = torch.stack([row.conditioning for row in requests])
+        unet = loaded.networks.unet
+        if requests[0].is_approximate:
+            return approximated(unet, requests, inputs, times, states)
         if loaded.compiled is None or self._compiled_up_to is None:
-            output = plainly(loaded.networks.unet)(inputs, times, states)
+            output = plainly(unet)(inputs, times, states)
         else:
             full = len(requests) >= self._compiled_up_to(requests[0].batch_key)
             output = loaded.compiled(inputs, times, states, full)

@@ -1,7 +1,7 @@
 """How A1111 names what cells say of sampling and noise, in its infotext.
 
 Keys and values are those of its versions 1.6 to 1.10; older ones read the names of samplers. What DDIM, PLMS
-and UniPC do is as before 1.6, see docs/samplers.md.
+and UniPC do is as before 1.6, see docs/samplers.md. It has no keys for `guidance_stop` and DeepCache.
 """
 
 from collections.abc import Mapping
@@ -89,9 +89,21 @@ def sampling_keys(settings: Settings) -> Keys:
         "Schedule rho": settings.rho if settings.rho != 7 else None,
         "Discard penultimate sigma": settings.discard_next_to_last_sigma,
         "NGMS": settings.negative_guidance_minimum_sigma or None,
+        "Guidance stop": settings.guidance_stop if settings.guidance_stop != 1 else None,
         "CFG Rescale phi": settings.guidance_rescale or None,
         "Noise Schedule": "Zero Terminal SNR" if settings.zero_terminal_snr else None,
         "Emphasis": _EMPHASES.get(settings.emphasis),
+        "Token merging ratio": settings.token_merging_ratio or None,
+        **_deepcache(settings),
+    }
+
+
+def _deepcache(settings: Settings) -> Keys:
+    if settings.deepcache_interval == 1:
+        return {}
+    return {
+        "DeepCache interval": settings.deepcache_interval,
+        "DeepCache branch": settings.deepcache_branch or None,
     }
 
 

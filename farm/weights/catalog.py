@@ -18,6 +18,7 @@ INDEX = "model_index.json"
 """The file that makes a folder a diffusers pipeline."""
 
 SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
+UNET_CONFIG = "unet/config.json"
 
 HASHED_SUFFIXES = {".safetensors", ".json", ".txt", ".bin"}
 """What a loader reads of a diffusers folder; a changed README does not make another model."""
@@ -101,12 +102,30 @@ def scheduler_config_of(folder: Path) -> dict[str, Any]:
     Raises:
         FarmError: if it cannot be read.
     """
+    return _config(folder, SCHEDULER_CONFIG)
+
+
+def skip_connections_of(folder: Path) -> int:
+    """How many skip connections the UNet of a diffusers folder has.
+
+    Raises:
+        FarmError: if its `unet/config.json` cannot be read, or does not say.
+    """
+    config = _config(folder, UNET_CONFIG)
     try:
-        config = json.loads((folder / SCHEDULER_CONFIG).read_text(encoding="utf-8"))
+        levels, layers = len(config["down_block_types"]), config["layers_per_block"]
+        return levels + (layers * levels if isinstance(layers, int) else sum(layers))
+    except (KeyError, TypeError) as error:
+        raise FarmError(f"{UNET_CONFIG} does not say what blocks there are: {described(error)}") from error
+
+
+def _config(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise FarmError(f"{SCHEDULER_CONFIG} cannot be read: {described(error)}") from error
+        raise FarmError(f"{name} cannot be read: {described(error)}") from error
     if not isinstance(config, dict):
-        raise FarmError(f"{SCHEDULER_CONFIG} is not a mapping")
+        raise FarmError(f"{name} is not a mapping")
     return config
 
 

@@ -194,6 +194,40 @@ def test_the_plan_tells_steps_twins_and_what_does_not_matter(farm):
     assert "eta: no effect on Heun" in said
 
 
+def test_branches_that_a_network_does_not_have_are_found_before_anything_is_rendered(farm, workspace):
+    right = ("check", "small.yaml", "--set", "deepcache_interval=2", "--set", "deepcache_branch=0-3")
+    assert farm(*right).code == 0
+    assert farm("check", "small.yaml", "--set", "deepcache_branch=9").code == 0  # it has no effect
+    wrong = (*right[:4], "--set", "deepcache_branch=3-5")
+    said = farm(*wrong)
+    assert said.code == 2
+    assert said.err.splitlines() == [
+        f"--set deepcache_branch=3-5: deepcache_branch: {branch} is too much for 'tiny-cats': "
+        "the last of its 4 skip connections is 3"
+        for branch in (4, 5)
+    ]
+    config = workspace / "models" / "Stable-diffusion" / "tiny-cats" / "unet" / "config.json"
+    written = config.read_text()
+    for text, why in [
+        ("[]", "is not a mapping"),
+        ("{}", "does not say what blocks there are"),
+        ("", "cannot"),
+    ]:
+        config.write_text(text)
+        said = farm(*right)
+        assert said.code == 2 and "deepcache_interval: 'tiny-cats' cannot have it; " in said.err
+        assert f"unet/config.json {why}" in said.err
+    config.write_text(written)
+    assert farm(*right).code == 0
+
+
+def test_the_plan_tells_rows_that_are_shallow(farm):
+    said = farm("plan", "small.yaml", "--set", "deepcache_interval=2").out
+    # of three evaluations one, with a row at CFG 1 and two at 5, for both samplers
+    assert "\nof these through its shallow blocks alone: 6\n" in said
+    assert "shallow" not in farm("plan", "small.yaml").out
+
+
 ONE = "name: one\nmodel: tiny-cats\nprompt: a cat\nwidth: 64\nheight: 64\nsteps: 1\n"
 
 

@@ -11,7 +11,7 @@ from farm.render.capacity import Capacity
 from farm.render.engine import Engine
 from farm.render.memory import Memory
 from farm.render.recipes import text_to_image
-from farm.render.requests import Request
+from farm.render.requests import Predict, Request
 from farm.render.runner import Runner
 from farm.sampling import BUILT_IN
 from farm.weights.checkpoint import Networks
@@ -29,7 +29,14 @@ def levels_of(settings: Settings) -> int:
 
 
 class Counting(Runner):
-    """A runner that counts the rows of each kind of request it answers, batch by batch."""
+    """A runner that counts the rows of each kind of request it answers, batch by batch.
+
+    Attributes:
+        calls: the name and the rows of each batch.
+        shallow: rows that used deep features of before.
+    """
+
+    shallow = 0
 
     def __init__(self, networks: Networks, device: str = "cpu", memory: Memory | None = None) -> None:
         super().__init__(lambda *_: networks, torch.device(device), memory=memory)
@@ -37,6 +44,7 @@ class Counting(Runner):
 
     def run(self, requests: list[Request]) -> list[Any]:
         self.calls.append((type(requests[0]).__name__, len(requests)))
+        self.shallow += sum(isinstance(one, Predict) and one.features is not None for one in requests)
         return super().run(requests)
 
     def rows(self, kind: str) -> int:

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import ClassifierFreeGuidance, DDIMScheduler, StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 
 from farm.cell import Settings
+from farm.costs import guided_of
 from farm.questions import Denoise, Draw, Output
 from farm.render.guidance import Condition, Guidance, Origin, Stage, guided
 from farm.render.parameterization import Parameterization, parameterization_of
@@ -207,6 +208,43 @@ def test_there_is_nothing_to_leave_out_where_there_is_one_row(cfg_scale: float, 
     assert asked_and_answered(questions, guidance(cfg_scale, minimum_sigma=9), outputs)[0] == [rows] * 3
 
 
+# guidance_stop
+
+
+def test_after_the_last_guided_evaluation_the_conditional_output_is_alone() -> None:
+    outputs = tensors()
+    x = outputs["x"]
+    questions = [Denoise(x, 9.0 - step, step) for step in range(4)]
+    rows, answers = asked_and_answered(questions, guidance(7, guided=2), outputs)
+    assert rows == [BOTH, BOTH, ALONE, ALONE]
+    torch.testing.assert_close(answers[3], x - 6.0 * outputs["prompt"])
+    plain = asked_and_answered(questions, guidance(7), outputs)[1]
+    assert torch.equal(answers[1], plain[1])
+
+
+def test_it_goes_together_with_the_minimum_and_with_rescaling() -> None:
+    outputs = tensors()
+    questions = [Denoise(outputs["x"], 0.5, step) for step in range(5)]
+    asking = guidance(7, guided=3, minimum_sigma=1.0, rescale=0.7)
+    rows, answers = asked_and_answered(questions, asking, outputs)
+    assert rows == [BOTH, ALONE, BOTH, ALONE, ALONE]
+    assert torch.equal(answers[4], answers[1]) and not torch.equal(answers[2], answers[1])
+
+
+@pytest.mark.parity
+def test_evaluations_with_guidance_are_those_of_diffusers_guiders() -> None:
+    """But where a fraction is whole and floating-point numbers fall short of it: 0.29 of 100 is 29."""
+    for asked, percent in product((1, 2, 7, 20, 39, 100), range(0, 101)):
+        guider = ClassifierFreeGuidance(guidance_scale=5.0, stop=percent / 100)
+        theirs = 0
+        for step in range(asked):
+            guider.set_state(step, asked, torch.tensor(step))
+            theirs += guider.num_conditions == 2
+        ours = guided_of(asked, percent / 100)
+        assert ours == percent * asked // 100
+        assert ours == theirs or (percent * asked % 100 == 0 and ours == theirs + 1)
+
+
 # with a real checkpoint
 
 
@@ -243,8 +281,9 @@ def test_rows_left_out_are_not_computed(sampler: str, evaluations: int, networks
     assert runner.rows("Predict") == 2 * evaluations - evaluations // 2
 
 
-def test_a_scheduler_of_diffusers_is_guided_alike(networks: Networks) -> None:
-    cell = settings("diffusers:EulerDiscreteScheduler", steps=6, negative_guidance_minimum_sigma=15.0)
+@pytest.mark.parametrize("option", [{"negative_guidance_minimum_sigma": 15.0}, {"guidance_stop": 0.5}])
+def test_a_scheduler_of_diffusers_is_guided_alike(option: dict[str, float], networks: Networks) -> None:
+    cell = settings("diffusers:EulerDiscreteScheduler", steps=6, **option)
     render([cell], runner := Counting(networks))
     assert runner.rows("Predict") == 9
 
@@ -295,6 +334,7 @@ def test_settings_of_guidance_reach_the_picture(networks: Networks) -> None:
         {},
         {"guidance_rescale": 0.7},
         {"negative_guidance_minimum_sigma": 15.0},
+        {"guidance_stop": 0.5},
         {"zero_terminal_snr": True},
     ]
     pictures = render([settings("Euler", steps=4, **other) for other in others], Counting(networks))

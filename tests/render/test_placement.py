@@ -126,11 +126,12 @@ def test_a_checkpoint_that_does_not_fit_is_loaded_and_the_renderer_says_so_once(
     tiny_model: Path, own: Networks, pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = Scarce(sizes(own)[0])
-    monkeypatch.setattr("farm.render.runner.Memory", lambda _: memory)
+    monkeypatch.setattr("farm.render.renderer.Memory", lambda _: memory)
     renderer = Renderer({"m": tiny_model}, "cpu")
     rendered = finish(renderer, CELLS)
     [said] = renderer.take_work().notes
-    assert said.startswith("m: the UNet's 0.0 GiB of weights wait on the host") and renderer.take_work().notes == ()
+    assert said.startswith("m: the UNet's 0.0 GiB of weights wait on the host")
+    assert renderer.take_work().notes == ()
     again = {one.cell.number: np.asarray(one.image) for one in rendered}
     assert all(map(np.array_equal, (again[number] for number in (1, 2, 3)), pictures))
 

@@ -125,6 +125,7 @@ def loop(wanted: Settings, said: Said, networks: Networks) -> np.ndarray:
     """k-diffusion's sampler over composable guidance, one row at a time."""
     alphas = DDPMScheduler.from_config(networks.scheduler_config).alphas_cumprod
     evaluations = count()
+    asked = wanted.steps if wanted.sampler == "Euler" else 2 * wanted.steps - 1
 
     def unet(x: torch.Tensor, time: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         return networks.unet(x, time, encoder_hidden_states=states).sample
@@ -138,7 +139,8 @@ def loop(wanted: Settings, said: Said, networks: Networks) -> np.ndarray:
         conds = [(x - model(x, sigma, states=states)) / sigma for states in lengthened(texts)]
         first = conds[0]
         alone = first + sum(weight * (cond - first) for weight, cond in zip(weights, conds, strict=True))
-        if evaluation % 2 and sigma < wanted.negative_guidance_minimum_sigma:
+        left_out = evaluation % 2 and sigma < wanted.negative_guidance_minimum_sigma
+        if left_out or evaluation >= int(wanted.guidance_stop * asked):
             return x - sigma * alone
         negative = encoded(plain(wanted.negative_prompt), networks, wanted.clip_skip)
         uncond = (x - model(x, sigma, states=negative)) / sigma
@@ -192,6 +194,10 @@ PARTS = [(0.8, plain("a ginger cat")), (0.7, plain("a blue background")), (-0.3,
     [
         {"negative_guidance_minimum_sigma": 15.0},
         {"guidance_rescale": 0.7},
+        {"guidance_stop": 0.5},
+        {"guidance_stop": 0.0},
+        {"guidance_stop": 0.75, "guidance_rescale": 0.7, "negative_guidance_minimum_sigma": 9.0},
+        {"guidance_stop": 0.5, "cfg_scale": 1.0},
         {"cfg_scale": 1.0},
         {"cfg_scale": 1.0, "guidance_rescale": 0.7},
         {"cfg_scale": 0.0},
@@ -226,6 +232,28 @@ def test_a_first_part_of_weight_0_leaves_its_place_to_the_next(networks: Network
 def test_samplers_that_ask_twice_have_twice_the_steps(prompt: str, said: Said, networks: Networks) -> None:
     wanted = replace(BASE, prompt=prompt, sampler="Heun")
     assert apart(render([wanted], Counting(networks))[0], loop(wanted, said, networks)) <= LEVELS
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("sampler", ["Euler", "Heun"])
+@pytest.mark.parametrize("stop", [0.0, 0.3, 0.5, 0.99])
+def test_guidance_that_stops_equals_the_plain_loop(stop: float, sampler: str, networks: Networks) -> None:
+    """While the prompt changes, and beside a picture whose guidance goes on."""
+    prompt, said = CASES["editing"]
+    said = said if sampler == "Euler" else always_twice(said)
+    cells = [
+        replace(BASE, prompt=prompt, sampler=sampler, guidance_stop=one, negative_prompt="hat")
+        for one in (stop, 1.0)
+    ]
+    stopped, others = render(cells, Counting(networks))
+    assert apart(stopped, loop(cells[0], said, networks)) <= LEVELS
+    assert apart(others, loop(cells[1], said, networks)) <= LEVELS
+    assert apart(stopped, others) > LEVELS
+
+
+def always_twice(said: Said) -> Said:
+    """Of a sampler that asks twice a step: what ends after step 3 of 6 there ends after step 6 of 12."""
+    return lambda evaluation: said(evaluation // 2 if evaluation <= 6 else 6)
 
 
 def test_rules_of_emphasis_do_what_they_say(networks: Networks) -> None:

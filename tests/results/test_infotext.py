@@ -200,6 +200,11 @@ def test_samplers_go_by_the_names_of_a1111(tmp_path, settings, name, schedule):
         ({"seed_resize_from_width": 64, "seed_resize_from_height": 32}, {"Seed resize from": "64x32"}),
         ({"eta_noise_seed_delta": 31337}, {"ENSD": "31337"}),
         ({"zero_terminal_snr": True}, {"Noise Schedule": "Zero Terminal SNR"}),
+        ({"token_merging_ratio": 0.5}, {"Token merging ratio": "0.5", "Guidance stop": None}),
+        ({"guidance_stop": 0.75}, {"Guidance stop": "0.75", "Token merging ratio": None}),
+        ({"deepcache_interval": 3}, {"DeepCache interval": "3", "DeepCache branch": None}),
+        ({"deepcache_interval": 3, "deepcache_branch": 2}, {"DeepCache branch": "2"}),
+        ({"deepcache_branch": 2}, {"DeepCache interval": None, "DeepCache branch": None}),
     ],
 )  # fmt: skip
 def test_settings_have_the_keys_of_a1111(settings, keys):
