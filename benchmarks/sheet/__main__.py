@@ -14,7 +14,7 @@ import os
 import platform
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -58,7 +58,7 @@ class Measurement:
     """One run: the sheet by each side, on one device with the same networks.
 
     Args:
-        options: of the command.
+        options: of `options_of`.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -116,31 +116,44 @@ class Measurement:
         return asked == (JANUARY, SCALES, STEPS, SIZES[options.size].pixels, False)
 
     def _sides(self) -> Sides:
+        """Says on standard error how each went, since a run takes a while."""
         options, cells = self._options, self._plan.cells
-        farm = self._by_engine(cells, self._networks)
-        asked: Mapping[int, int] = farm.facts.pop("evaluations_of_cells")
+        sides: dict[str, Side] = {}
+
+        def measured(name: str, side: Side) -> Side:
+            print(f"{name}: {side.images} images in {side.seconds:.1f} s", file=sys.stderr, flush=True)
+            sides[name] = side
+            return side
+
+        asked = measured(FARM, self._by_engine(cells, self._networks)).asked
         pipeline = Pipeline(self._networks)
-        sides = {FARM: farm, PER_CELL: by_pipeline(pipeline, cells, asked, every_cell=options.every_cell)}
+        measured(PER_CELL, by_pipeline(pipeline, cells, asked, every_cell=options.every_cell))
         if options.seeds > 1:
-            sides[SEEDS] = by_pipeline(pipeline, cells, asked, options.seeds)
+            measured(SEEDS, by_pipeline(pipeline, cells, asked, options.seeds))
         if options.compile:
             quick = Pipeline(self._networks, compiled(self._networks.unet))
-            sides[COMPILED] = by_pipeline(quick, cells, asked, every_cell=options.every_cell)
-            largest = options.largest_batch or Capacity(self._device).largest
-            bucketed = Bucketed(compiled(self._networks.unet), (max(1, largest // 4), largest))
-            sides[COMPILED_FARM] = self._by_engine(cells, replace(self._networks, unet=bucketed))
-            del sides[COMPILED_FARM].facts["evaluations_of_cells"]
+            measured(COMPILED, by_pipeline(quick, cells, asked, every_cell=options.every_cell))
+            measured(COMPILED_FARM, self._by_engine(cells, self._compiled()))
         if options.workers and self._device.type == "cpu" and options.size == TINY_CATS:
             folder = look_around(None).checkpoints[TINY_CATS].path
-            sides[WORKERS] = by_workers(cells, folder, options.workers)
+            measured(WORKERS, by_workers(cells, folder, options.workers))
         return sides
 
     def _by_engine(self, cells: Sequence[Cell], networks: Networks) -> Side:
-        for round_of in (warm_up(cells), cells):
+        """After a warm-up with a single cell, whose batches are small, and one with all of them."""
+        for cells_of_round in (warm_up(cells[:1]), warm_up(cells), cells):
             side = by_engine(
-                round_of, networks, self._device, self._options.largest_batch, self._options.draw_threads
+                cells_of_round,
+                networks,
+                self._device,
+                self._options.largest_batch,
+                self._options.draw_threads,
             )
         return side
+
+    def _compiled(self) -> Networks:
+        unet, largest = self._networks.unet, self._options.largest_batch or Capacity(self._device).largest
+        return replace(self._networks, unet=Bucketed(compiled(unet), (max(1, largest // 4), largest)))
 
     def _differences(self, sides: Sides) -> dict[str, int | None]:
         """Of the farm's pictures from those of each other side that can be compared with them."""
@@ -150,8 +163,7 @@ class Measurement:
         return {name: largest_difference(ours, theirs, same) for name, theirs in others.items()}
 
     def _curves(self) -> dict[str, dict[int, float]]:
-        unet, most = self._networks.unet, self._options.curve
-        batches = [batch for batch in BATCHES if batch <= most]
+        unet, batches = self._networks.unet, self._options.curve
         ways = {"eager": unet} | ({"compiled": compiled(unet)} if self._options.compile else {})
         return {
             name: rows_a_second(network, batches, self._pixels, self._device, unet.dtype)
@@ -190,7 +202,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--threads", type=int, default=1, help="of the networks, on a CPU")
     add("--draw-threads", type=int, default=THREADS, help="that draw the farm's noise")
     add("--largest-batch", type=int, help="of the farm; by the device if not given")
-    add("--curve", type=int, default=BATCHES[-1], help="the most rows of a call of the UNet alone")
+    add("--curve", type=int, nargs="+", default=list(BATCHES), help="rows of a call of the UNet alone")
     return parser.parse_args(arguments)
 
 

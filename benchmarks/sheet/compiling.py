@@ -34,11 +34,11 @@ class Bucketed:
         encoder_hidden_states: torch.Tensor,
         return_dict: bool,
     ) -> tuple[torch.Tensor]:
-        """As a UNet with `return_dict=False`."""
+        """As a UNet with `return_dict=False`; what a graph answers lies where its next answer will."""
         rows = len(latents)
         bucket = min(bucket for bucket in self._buckets if bucket >= rows)
         filled = (_filled(tensor, bucket) for tensor in (latents, times, encoder_hidden_states))
-        return (self._unet(*filled, return_dict=return_dict)[0][:rows],)
+        return (self._unet(*filled, return_dict=return_dict)[0][:rows].clone(),)
 
 
 def _filled(tensor: torch.Tensor, rows: int) -> torch.Tensor:

@@ -50,19 +50,26 @@ def by_engine(
     for cell in cells:
         engine.submit(cell.number, text_to_image(cell.settings))
     pictures: Pictures = {}
-    evaluations: dict[int, int] = {}
+    asked: dict[int, int] = {}
     while engine.in_flight:
         for finished in engine.step():
             number: Any = finished.name
             if finished.error is not None:
                 raise RuntimeError(f"cell {number} failed: {finished.error}") from finished.error
             pictures[number] = finished.result.pixels.numpy()
-            evaluations[number] = finished.result.evaluations
+            asked[number] = finished.result.evaluations
     seconds = time.perf_counter() - started
     engine.close()
     kinds = runner.kinds()
-    facts = {"evaluations_of_cells": evaluations, **_facts(kinds, seconds)}
-    return Side(seconds, len(cells), sum(evaluations.values()), kinds["unet"].rows, pictures, facts)
+    return Side(
+        seconds=seconds,
+        images=len(cells),
+        evaluations=sum(asked.values()),
+        rows=kinds["unet"].rows,
+        pictures=pictures,
+        facts=_facts(kinds, seconds),
+        asked=asked,
+    )
 
 
 def _facts(kinds: dict[str, Kind], seconds: float) -> dict[str, Any]:

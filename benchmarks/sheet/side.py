@@ -21,6 +21,7 @@ class Side:
         rows: that went through the UNet.
         pictures: of the cells that were rendered.
         facts: what else there is to say.
+        asked: evaluations of each cell by its number, where that is known.
     """
 
     seconds: float
@@ -29,6 +30,7 @@ class Side:
     rows: int
     pictures: Pictures = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    asked: dict[int, int] = field(default_factory=dict)
 
     @property
     def images_a_second(self) -> float:
