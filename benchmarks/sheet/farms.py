@@ -46,7 +46,7 @@ def by_engine(
     capacity = Capacity(device, rows)
     runner = AccountedRunner(lambda *_: networks, device, capacity)
     engine = Engine(runner, capacity, draws=Draws(draw_threads))
-    started = time.perf_counter()
+    started, processor = time.perf_counter(), time.process_time()
     for cell in cells:
         engine.submit(cell.number, text_to_image(cell.settings))
     pictures: Pictures = {}
@@ -58,7 +58,7 @@ def by_engine(
                 raise RuntimeError(f"cell {number} failed: {finished.error}") from finished.error
             pictures[number] = finished.result.pixels.numpy()
             asked[number] = finished.result.evaluations
-    seconds = time.perf_counter() - started
+    seconds, processor = time.perf_counter() - started, time.process_time() - processor
     engine.close()
     kinds = runner.kinds()
     return Side(
@@ -68,6 +68,7 @@ def by_engine(
         rows=kinds["unet"].rows,
         pictures=pictures,
         facts=_facts(kinds, seconds),
+        processor=processor,
         asked=asked,
     )
 

@@ -34,11 +34,13 @@ class Call:
 
     Attributes:
         seconds: that it took.
+        processor: seconds of all threads on processors.
         evaluations: of the model, for each picture.
         images: uint8 `(height, width, 3)`, one for each seed.
     """
 
     seconds: float
+    processor: float
     evaluations: int
     images: list[np.ndarray]
 
@@ -73,7 +75,7 @@ class Pipeline:
             steps: of the scheduler.
             seeds: of the pictures, all in one call.
         """
-        started = time.perf_counter()
+        started, processor = time.perf_counter(), time.process_time()
         self.pipeline.scheduler = self.scheduler(settings.sampler, settings.schedule)
         images = self.pipeline(
             [settings.prompt] * len(seeds),
@@ -84,8 +86,12 @@ class Pipeline:
             height=settings.height,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
         ).images
-        seconds = time.perf_counter() - started
-        return Call(seconds, len(self.pipeline.scheduler.timesteps), [np.asarray(image) for image in images])
+        return Call(
+            seconds=time.perf_counter() - started,
+            processor=time.process_time() - processor,
+            evaluations=len(self.pipeline.scheduler.timesteps),
+            images=[np.asarray(image) for image in images],
+        )
 
     def scheduler(self, sampler: str, schedule: str) -> Any:
         """That of diffusers for a sampler, a stand-in if there is none."""
@@ -124,6 +130,7 @@ def by_pipeline(
     evaluations = sum(times * seeds * call.evaluations for _, times, call in calls)
     return Side(
         seconds=sum(times * call.seconds for _, times, call in calls),
+        processor=sum(times * call.processor for _, times, call in calls),
         images=len(cells) * seeds,
         evaluations=evaluations,
         rows=2 * evaluations,

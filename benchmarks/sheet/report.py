@@ -69,6 +69,7 @@ def figures(sides: Sides, flops_of_a_row: int, matmul_flops: float) -> dict[str,
             "images_a_second": round(side.images_a_second, 3),
             "evaluations": side.evaluations,
             "evaluations_a_second": round(side.evaluations / side.seconds, 1),
+            "processor_seconds": round(side.processor, 2),
             **side.facts,
             "times_faster_than": {
                 other: round(side.images_a_second / sides[other].images_a_second, 2)

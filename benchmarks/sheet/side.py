@@ -21,6 +21,8 @@ class Side:
         rows: that went through the UNet.
         pictures: of the cells that were rendered.
         facts: what else there is to say.
+        processor: seconds of all threads of this process on processors, which other programs change less;
+            0 where other processes did the work.
         asked: evaluations of each cell by its number, where that is known.
     """
 
@@ -30,6 +32,7 @@ class Side:
     rows: int
     pictures: Pictures = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    processor: float = 0.0
     asked: dict[int, int] = field(default_factory=dict)
 
     @property
