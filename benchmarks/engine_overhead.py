@@ -46,6 +46,7 @@ ROWS_AT_ONCE = 2
 
 FEW_STEPS, MANY_STEPS = 2, 40
 QUARTERS = 4
+MIB = 2**20
 SHAPE = (4, 8, 8)
 WEIGHTS = Weights("m")
 ASKED = {
@@ -180,21 +181,23 @@ def main() -> None:
     """Measures and prints."""
     options = _options()
     torch.set_num_threads(1)
+    budget = round(options.share_budget * MIB)
     report: dict[str, Any] = {
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "torch": torch.__version__,
         "rows_a_batch": BATCH,
+        "share_budget_mb": options.share_budget,
     }
     for name in options.kinds:
         measure(CELLS[name], 100, MANY_STEPS, resident)
         report[name] = {
-            f"{steps} steps": _told(measure(CELLS[name], cells, steps, resident))
+            f"{steps} steps": _told(measure(CELLS[name], cells, steps, resident, budget))
             for steps, cells in ((FEW_STEPS, options.cells), (MANY_STEPS, max(4, options.cells // 50)))
         }
     print(json.dumps(report, indent=2))
     for name in options.kinds if options.profile else ():
         with cProfile.Profile() as profile:
-            measure(CELLS[name], 500, MANY_STEPS, resident)
+            measure(CELLS[name], 500, MANY_STEPS, held=lambda: 0)
         print(f"\n{name} cells of {MANY_STEPS} steps", file=sys.stderr)
         pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(options.profile)
 
@@ -206,7 +209,7 @@ def _told(overhead: Overhead) -> dict[str, Any]:
         "microseconds_a_row": round(overhead.processor / overhead.rows * 1e6, 1),
         "microseconds_a_row_by_the_clock": round(overhead.clock / overhead.rows * 1e6, 1),
         "microseconds_a_cell": round(overhead.processor / overhead.cells * 1e6, 1),
-        "resident_mb": [round(held / 2**20, 1) for held in overhead.held],
+        "resident_mb": [round(held / MIB, 1) for held in overhead.held],
     }
 
 
@@ -214,6 +217,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cells", type=int, nargs="?", default=100_000)
     parser.add_argument("--kinds", nargs="+", choices=CELLS, default=list(CELLS), help="of cells")
+    parser.add_argument("--share-budget", type=float, default=SHARE_BUDGET / MIB, help="of the engine, in MB")
     parser.add_argument("--profile", type=int, metavar="LINES", default=0, help="print where the time goes")
     return parser.parse_args()
 
