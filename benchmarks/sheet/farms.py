@@ -11,17 +11,23 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.sheet.account import AccountedRunner, Kind
+from benchmarks.sheet.clock import ClockedRunner
 from benchmarks.sheet.side import Pictures, Side
 from farm.cell import Cell, Outcome
+from farm.cluster.coordinator import Done
 from farm.cluster.ray_farm import RayFarm
 from farm.render.capacity import Capacity
 from farm.render.draws import THREADS, Draws
 from farm.render.engine import Engine
+from farm.render.memory import memory_of
 from farm.render.recipes import text_to_image
 from farm.weights.checkpoint import Networks
+from farm.work import Work, total
 
 WARM_UP_STEPS = 2
+
+KINDS = ("open", "encode text", "predict", "decode")
+"""Of requests."""
 
 
 def by_engine(
@@ -43,9 +49,8 @@ def by_engine(
     Raises:
         RuntimeError: a cell failed.
     """
-    capacity = Capacity(device, rows)
-    runner = AccountedRunner(lambda *_: networks, device, capacity)
-    engine = Engine(runner, capacity, draws=Draws(draw_threads))
+    runner = ClockedRunner(lambda *_: networks, device)
+    engine = Engine(runner, Capacity(device, rows, memory_of(device)), draws=Draws(draw_threads))
     started, processor = time.perf_counter(), time.process_time()
     for cell in cells:
         engine.submit(cell.number, text_to_image(cell.settings))
@@ -60,35 +65,41 @@ def by_engine(
             asked[number] = finished.result.evaluations
     seconds, processor = time.perf_counter() - started, time.process_time() - processor
     engine.close()
-    kinds = runner.kinds()
+    work, on_gpu = engine.take_work(), runner.seconds()
     return Side(
         seconds=seconds,
         images=len(cells),
         evaluations=sum(asked.values()),
-        rows=kinds["unet"].rows,
+        rows=work.of("predict").rows,
         pictures=pictures,
-        facts=_facts(kinds, seconds),
+        facts=_facts(work) | ({"gpu_seconds_by_request": on_gpu} if on_gpu else {}),
         processor=processor,
         asked=asked,
     )
 
 
-def _facts(kinds: dict[str, Kind], seconds: float) -> dict[str, Any]:
-    unet = kinds["unet"]
-    spent = {name: round(kind.seconds, 3) for name, kind in kinds.items()}
-    spent["else"] = round(seconds - sum(kind.seconds for kind in kinds.values()), 3)
+def _facts(work: Work) -> dict[str, Any]:
+    rows, pictures = work.of("predict"), work.of("decode")
+    seconds = {kind: work.of(kind).seconds for kind in KINDS}
+    spent = {**seconds, "waiting for noise": work.waiting, "samplers, guidance, loop": work.between}
     return {
-        "calls": unet.calls,
-        "rows_a_call": round(unet.rows / unet.calls, 2),
-        "occupancy": round(unet.rows / unet.room, 4),
-        "seconds_by_request": spent,
-        "decoded_a_call": round(kinds["vae"].rows / kinds["vae"].calls, 2),
+        "calls": rows.calls,
+        "rows_a_call": round(rows.rows / rows.calls, 2),
+        "occupancy": round(work.occupancy, 4),
+        "rows_that_fill_up": rows.computed - rows.rows,
+        "rows_shared": work.shared_rows,
+        "decoded_a_call": round(pictures.rows / pictures.calls, 2),
+        "seconds_by_request": {name: round(taken, 3) for name, taken in spent.items()},
     }
 
 
 def warm_up(cells: Sequence[Cell]) -> list[Cell]:
-    """Each cell with few steps, so that every network has been called with about the batches to come."""
-    return [replace(cell, settings=replace(cell.settings, steps=WARM_UP_STEPS)) for cell in cells]
+    """Each cell with few steps, so that every network has been called with about the batches to come.
+
+    Their seed is another one: an engine keeps first rows, which would be shared with these.
+    """
+    seed = cells[0].settings.seed + 1
+    return [replace(cell, settings=replace(cell.settings, steps=WARM_UP_STEPS, seed=seed)) for cell in cells]
 
 
 def by_workers(cells: Sequence[Cell], folder: Path, workers: int) -> Side:
@@ -105,19 +116,24 @@ def by_workers(cells: Sequence[Cell], folder: Path, workers: int) -> Side:
     keyed = [cell.keyed("benchmark") for cell in cells]
     started = time.perf_counter()
     with RayFarm({cells[0].settings.model: folder}, (), workers=workers) as farm:
-        _outcomes(farm, warm_up(keyed))
+        _rendered(farm, warm_up(keyed))
         ready = time.perf_counter()
-        outcomes = _outcomes(farm, keyed)
+        outcomes, work = _rendered(farm, keyed)
         seconds = time.perf_counter() - ready
-    facts = {"workers": workers, "seconds_to_start": round(ready - started, 2)}
-    evaluations = sum(outcome.cell.evaluations for outcome in outcomes)
-    pictures = {one.cell.number: np.asarray(Image.open(io.BytesIO(one.png))) for one in outcomes}
-    return Side(seconds, len(cells), evaluations, 0, pictures, facts)
+    return Side(
+        seconds=seconds,
+        images=len(cells),
+        evaluations=sum(outcome.cell.evaluations for outcome in outcomes),
+        rows=work.of("predict").rows,
+        pictures={one.cell.number: np.asarray(Image.open(io.BytesIO(one.png))) for one in outcomes},
+        facts={"workers": workers, "seconds_to_start": round(ready - started, 2), **_facts(work)},
+    )
 
 
-def _outcomes(farm: RayFarm, cells: Sequence[Cell]) -> list[Outcome]:
-    outcomes = [event for event in farm.render(cells) if isinstance(event, Outcome)]
+def _rendered(farm: RayFarm, cells: Sequence[Cell]) -> tuple[list[Outcome], Work]:
+    events = list(farm.render(cells))
+    outcomes = [event for event in events if isinstance(event, Outcome)]
     for outcome in outcomes:
         if outcome.status != "done":
             raise RuntimeError(f"cell {outcome.cell.number} failed: {outcome.error}")
-    return outcomes
+    return outcomes, total(event.work for event in events if isinstance(event, Done))

@@ -7,6 +7,7 @@ import torch
 
 from benchmarks.sheet.__main__ import Measurement, options_of
 from benchmarks.sheet.cells import JANUARY, sheet
+from benchmarks.sheet.farms import KINDS
 from benchmarks.sheet.networks import SDXL, VAE, decoding_flops, tiny_cats, unet_flops
 from benchmarks.sheet.pipelines import THEIRS, Pipeline
 from benchmarks.sheet.report import FARM, PER_CELL, SEEDS, WORKERS, aims, lines
@@ -54,8 +55,8 @@ def test_its_figures_hang_together(capsys: pytest.CaptureFixture[str]) -> None:
     report = measured(capsys, "--samplers", "Euler, DPM adaptive", "--workers", "0", "--seeds", "1")
     farm, per_cell = (report["sides"][name] for name in (FARM, PER_CELL))
     spent = farm["seconds_by_request"]
-    assert set(spent) == {"open", "text", "unet", "vae", "else"}
-    assert sum(spent.values()) == pytest.approx(farm["seconds"], abs=0.02) and spent["unet"] > 0
+    assert set(spent) == {*KINDS, "waiting for noise", "samplers, guidance, loop"}
+    assert sum(spent.values()) == pytest.approx(farm["seconds"], rel=0.05) and spent["predict"] > 0
     ratio = per_cell["seconds"] / farm["seconds"]
     assert farm["times_faster_than"][PER_CELL] == pytest.approx(ratio, rel=0.05, abs=0.02)
     used = farm["rows_a_second"] * report["tflop_a_row"] / report["matmul_tflops"]
@@ -79,6 +80,8 @@ def test_two_workers_on_ray_make_the_same_pictures(capsys: pytest.CaptureFixture
     report = measured(capsys, "--samplers", "Euler, Heun", "--seeds", "1", "--workers", "2")
     workers = report["sides"][WORKERS]
     assert (workers["images"], workers["evaluations"]) == (4, report["sides"][FARM]["evaluations"])
+    first_rows = 2  # which each worker has to make for itself, if it has any of the cells
+    assert report["planned_rows"] <= workers["rows"] <= report["planned_rows"] + first_rows
     assert report["largest_pixel_difference"][WORKERS] <= LEVELS
     assert report["aims"][1]["measured"] == workers["times_faster_than"][PER_CELL]
 
