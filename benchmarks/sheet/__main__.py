@@ -65,7 +65,7 @@ class Measurement:
         self._options = options
         self._size = (TOYS if options.toy else SIZES)[options.size]
         self._pixels: int = options.pixels or self._size.pixels
-        self._device = torch.device(choose_device())
+        self._device = torch.device(options.device)
         if self._device.type == "cpu":
             torch.set_num_threads(options.threads)
         self._networks: Networks = self._size.load(self._device)
@@ -191,6 +191,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--size", choices=SIZES, default=TINY_CATS, help="of the networks")
     add("--toy", action="store_true", help="networks of the same blocks with few channels, at 64×64")
+    add("--device", default=choose_device(), help="cpu, cuda, mps; the best there is if not given")
     add("--pixels", type=int, help="of the pictures' sides; those that the networks are made for")
     add("--scales", type=int, default=SCALES, help="CFG scales, from 2 on")
     add("--steps", type=int, default=STEPS)

@@ -16,6 +16,8 @@ from farm.render.capacity import CPU_ROWS
 from tests.render.rendering import LEVELS
 
 SMALL = [
+    "--device",
+    "cpu",
     "--scales",
     "2",
     "--steps",
@@ -52,7 +54,8 @@ def test_both_sides_render_the_sheet_that_is_planned(capsys: pytest.CaptureFixtu
 
 
 def test_its_figures_hang_together(capsys: pytest.CaptureFixture[str]) -> None:
-    report = measured(capsys, "--samplers", "Euler, DPM adaptive", "--workers", "0", "--seeds", "1")
+    arguments = "--samplers", "Euler, DPM adaptive", "--scales", "1", "--seeds", "1", "--workers", "0"
+    report = measured(capsys, *arguments)
     farm, per_cell = (report["sides"][name] for name in (FARM, PER_CELL))
     spent = farm["seconds_by_request"]
     assert set(spent) == {*KINDS, "waiting for noise", "samplers, guidance, loop"}
@@ -73,6 +76,16 @@ def test_the_sizes_for_a_gpu_run_through_as_toys(size: str, capsys: pytest.Captu
     report = measured(capsys, "--size", size, "--toy", "--samplers", "Euler", "--seeds", "1", "--curve", "1")
     assert report["sides"][FARM]["rows"] == report["planned_rows"] and report["toy"]
     assert report["largest_pixel_difference"][PER_CELL] <= LEVELS
+
+
+@pytest.mark.card
+@pytest.mark.parametrize("size", ["sd15", "sdxl"])
+def test_they_run_through_on_a_card(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = "--size", size, "--toy", "--samplers", "Euler, DPM2 a", "--curve", "1", "--device", "cuda"
+    report = measured(capsys, *arguments)
+    farm = report["sides"][FARM]
+    assert farm["rows"] == report["planned_rows"]
+    assert 0 < farm["gpu_seconds_by_request"]["predict"] < farm["seconds"]
 
 
 @pytest.mark.slow
