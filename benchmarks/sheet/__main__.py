@@ -16,6 +16,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -24,8 +25,8 @@ import diffusers
 import torch
 
 from benchmarks.sheet.cells import JANUARY, sheet
-from benchmarks.sheet.compiling import Bucketed, compiled
-from benchmarks.sheet.farms import by_engine, by_workers, warm_up
+from benchmarks.sheet.compiling import compiled
+from benchmarks.sheet.farms import by_engine, by_workers, own
 from benchmarks.sheet.networks import SIZES, TINY_CATS, TOYS, decoding_flops, unet_flops
 from benchmarks.sheet.pipelines import EXACT, Pipeline, by_pipeline
 from benchmarks.sheet.report import (
@@ -45,9 +46,10 @@ from benchmarks.sheet.speed import BATCHES, matmul_flops, rows_a_second
 from farm.cell import Cell
 from farm.cli.jobs import look_around
 from farm.plan import Plan
-from farm.render.capacity import Capacity
+from farm.render.compiled import Compiled, UNet, plainly
 from farm.render.device import choose_device
 from farm.render.draws import THREADS
+from farm.render.tuning import tuned
 from farm.weights.checkpoint import Networks
 
 STEPS = 40
@@ -121,11 +123,11 @@ class Measurement:
         sides: dict[str, Side] = {}
 
         def measured(name: str, side: Side) -> Side:
-            print(f"{name}: {side.images} images in {side.seconds:.1f} s", file=sys.stderr, flush=True)
+            self._say(f"{name}: {side.images} images in {side.seconds:.1f} s")
             sides[name] = side
             return side
 
-        asked = measured(FARM, self._by_engine(cells, self._networks)).asked
+        asked = measured(FARM, self._by_engine()).asked
         pipeline = Pipeline(self._networks)
         measured(PER_CELL, by_pipeline(pipeline, cells, asked, every_cell=options.every_cell))
         if options.seeds > 1:
@@ -133,27 +135,22 @@ class Measurement:
         if options.compile:
             quick = Pipeline(self._networks, compiled(self._networks.unet))
             measured(COMPILED, by_pipeline(quick, cells, asked, every_cell=options.every_cell))
-            measured(COMPILED_FARM, self._by_engine(cells, self._compiled()))
+            measured(COMPILED_FARM, self._by_engine(compiles=True))
         if options.workers and self._device.type == "cpu" and options.size == TINY_CATS:
             folder = look_around(None).checkpoints[TINY_CATS].path
             measured(WORKERS, by_workers(cells, folder, options.workers))
         return sides
 
-    def _by_engine(self, cells: Sequence[Cell], networks: Networks) -> Side:
-        """After a warm-up with a single cell, whose batches are small, and one with all of them."""
-        for cells_of_round in (warm_up(cells[:1]), warm_up(cells), cells):
-            side = by_engine(
-                cells_of_round,
-                networks,
-                self._device,
-                self._options.largest_batch,
-                self._options.draw_threads,
-            )
-        return side
-
-    def _compiled(self) -> Networks:
-        unet, largest = self._networks.unet, self._options.largest_batch or Capacity(self._device).largest
-        return replace(self._networks, unet=Bucketed(compiled(unet), (max(1, largest // 4), largest)))
+    def _by_engine(self, compiles: bool = False) -> Side:
+        options = self._options
+        return by_engine(
+            self._plan.cells,
+            self._networks,
+            self._device,
+            options.largest_batch,
+            options.draw_threads,
+            compiles,
+        )
 
     def _differences(self, sides: Sides) -> dict[str, int | None]:
         """Of the farm's pictures from those of each other side that can be compared with them."""
@@ -163,12 +160,24 @@ class Measurement:
         return {name: largest_difference(ours, theirs, same) for name, theirs in others.items()}
 
     def _curves(self) -> dict[str, dict[int, float]]:
-        unet, batches = self._networks.unet, self._options.curve
-        ways = {"eager": unet} | ({"compiled": compiled(unet)} if self._options.compile else {})
-        return {
-            name: rows_a_second(network, batches, self._pixels, self._device, unet.dtype)
-            for name, network in ways.items()
-        }
+        """Of the UNet as the farm has it."""
+        unet = tuned(own(self._networks), self._device).unet
+        ways: dict[str, UNet] = {"eager": plainly(unet)}
+        if self._options.compile:
+            ways["compiled"] = partial(Compiled(unet, self._device, self._say), full=True)
+        measure = partial(
+            rows_a_second,
+            batches=self._options.curve,
+            latents=torch.randn(
+                4, self._pixels // 8, self._pixels // 8, device=self._device, dtype=unet.dtype
+            ),
+            states=torch.randn(77, unet.config.cross_attention_dim, device=self._device, dtype=unet.dtype),
+        )
+        return {name: measure(way) for name, way in ways.items()}
+
+    @staticmethod
+    def _say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _most_of_equal_settings(cells: Sequence[Cell]) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from farm.render.requests import Request
-from farm.render.runner import LoadNetworks, Runner
+from farm.render.runner import Limit, LoadNetworks, Runner
 
 
 class ClockedRunner(Runner):
@@ -18,10 +18,11 @@ class ClockedRunner(Runner):
     Args:
         load: as of any runner.
         device: as of any runner.
+        compiled_up_to: as of any runner.
     """
 
-    def __init__(self, load: LoadNetworks, device: torch.device) -> None:
-        super().__init__(load, device)
+    def __init__(self, load: LoadNetworks, device: torch.device, compiled_up_to: Limit | None = None) -> None:
+        super().__init__(load, device, compiled_up_to=compiled_up_to)
         self._on_gpu = device.type == "cuda"
         self._marks: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
 
@@ -37,7 +38,10 @@ class ClockedRunner(Runner):
         return answers
 
     def seconds(self) -> dict[str, float]:
-        """By the kind of request; waits for the GPU. Gaps inside of a call count as the call's."""
+        """By the kind of request, since this was last asked; waits for the GPU.
+
+        Gaps inside of a call count as the call's.
+        """
         found: dict[str, float] = defaultdict(float)
         if self._marks:
             torch.cuda.synchronize()

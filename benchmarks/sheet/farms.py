@@ -1,5 +1,6 @@
 """The sheet by the farm: by the engine in this process, and by workers on Ray."""
 
+import copy
 import io
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 from benchmarks.sheet.clock import ClockedRunner
-from benchmarks.sheet.side import Pictures, Side
+from benchmarks.sheet.side import Side
 from farm.cell import Cell, Outcome
 from farm.cluster.coordinator import Done
 from farm.cluster.ray_farm import RayFarm
@@ -20,7 +21,7 @@ from farm.render.capacity import Capacity
 from farm.render.draws import THREADS, Draws
 from farm.render.engine import Engine
 from farm.render.memory import memory_of
-from farm.render.recipes import text_to_image
+from farm.render.recipes import Picture, text_to_image
 from farm.weights.checkpoint import Networks
 from farm.work import Work, total
 
@@ -36,8 +37,9 @@ def by_engine(
     device: torch.device,
     rows: int | None = None,
     draw_threads: int = THREADS,
+    compiled: bool = False,
 ) -> Side:
-    """All cells in mixed batches of one engine in this process.
+    """All cells in mixed batches of one engine in this process, after a warm-up, in which it compiles.
 
     Args:
         cells: of the sheet.
@@ -45,37 +47,57 @@ def by_engine(
         device: of the networks.
         rows: the largest batch; by the kind of device if not given.
         draw_threads: that draw noise.
+        compiled: whether the UNet is, as with `farm run --compile`.
 
     Raises:
         RuntimeError: a cell failed.
     """
-    runner = ClockedRunner(lambda *_: networks, device)
-    engine = Engine(runner, Capacity(device, rows, memory_of(device)), draws=Draws(draw_threads))
+    capacity = Capacity(device, rows, memory_of(device))
+    runner = ClockedRunner(lambda *_: own(networks), device, capacity.limit if compiled else None)
+    engine = Engine(runner, capacity, draws=Draws(draw_threads))
+    started = time.perf_counter()
+    _pictures(engine, warm_up(cells))
+    warming_up = time.perf_counter() - started
+    engine.take_work(), runner.seconds()
     started, processor = time.perf_counter(), time.process_time()
-    for cell in cells:
-        engine.submit(cell.number, text_to_image(cell.settings))
-    pictures: Pictures = {}
-    asked: dict[int, int] = {}
-    while engine.in_flight:
-        for finished in engine.step():
-            number: Any = finished.name
-            if finished.error is not None:
-                raise RuntimeError(f"cell {number} failed: {finished.error}") from finished.error
-            pictures[number] = finished.result.pixels.numpy()
-            asked[number] = finished.result.evaluations
+    pictures = _pictures(engine, cells)
     seconds, processor = time.perf_counter() - started, time.process_time() - processor
     engine.close()
     work, on_gpu = engine.take_work(), runner.seconds()
+    asked = {number: picture.evaluations for number, picture in pictures.items()}
     return Side(
         seconds=seconds,
         images=len(cells),
         evaluations=sum(asked.values()),
         rows=work.of("predict").rows,
-        pictures=pictures,
-        facts=_facts(work) | ({"gpu_seconds_by_request": on_gpu} if on_gpu else {}),
+        pictures={number: picture.pixels.numpy() for number, picture in pictures.items()},
+        facts={
+            "seconds_to_warm_up": round(warming_up, 2),
+            **_facts(work),
+            **({"gpu_seconds_by_request": on_gpu} if on_gpu else {}),
+            "notes": runner.take_notes(),
+        },
         processor=processor,
         asked=asked,
     )
+
+
+def own(networks: Networks) -> Networks:
+    """A copy on a card, where the farm lays networks out anew: the others are to have them as they were."""
+    return copy.deepcopy(networks) if networks.unet.device.type == "cuda" else networks
+
+
+def _pictures(engine: Engine, cells: Sequence[Cell]) -> dict[int, Picture]:
+    for cell in cells:
+        engine.submit(cell.number, text_to_image(cell.settings))
+    pictures: dict[int, Picture] = {}
+    while engine.in_flight:
+        for finished in engine.step():
+            number: Any = finished.name
+            if finished.error is not None:
+                raise RuntimeError(f"cell {number} failed: {finished.error}") from finished.error
+            pictures[number] = finished.result
+    return pictures
 
 
 def _facts(work: Work) -> dict[str, Any]:
@@ -96,10 +118,16 @@ def _facts(work: Work) -> dict[str, Any]:
 def warm_up(cells: Sequence[Cell]) -> list[Cell]:
     """Each cell with few steps, so that every network has been called with about the batches to come.
 
-    Their seed is another one: an engine keeps first rows, which would be shared with these.
+    Their seed and texts are others: an engine keeps first rows and encoded texts, which would be shared.
     """
-    seed = cells[0].settings.seed + 1
-    return [replace(cell, settings=replace(cell.settings, steps=WARM_UP_STEPS, seed=seed)) for cell in cells]
+    first = cells[0].settings
+    others: dict[str, Any] = {
+        "steps": WARM_UP_STEPS,
+        "seed": first.seed + 1,
+        "prompt": f"warm {first.prompt}",
+        "negative_prompt": f"warm {first.negative_prompt}",
+    }
+    return [replace(cell, settings=replace(cell.settings, **others)) for cell in cells]
 
 
 def by_workers(cells: Sequence[Cell], folder: Path, workers: int) -> Side:

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
 import torch
+
+from farm.render.compiled import SEEN, UNet
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
@@ -22,44 +24,41 @@ def matmul_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def rows_a_second(
-    unet: Any,
-    batches: Sequence[int],
-    pixels: int,
-    device: torch.device,
-    dtype: torch.dtype,
-    least: float = 0.5,
+    unet: UNet, batches: Sequence[int], latents: torch.Tensor, states: torch.Tensor
 ) -> dict[int, float]:
     """Of the UNet alone, by the rows of a call; those that do not fit into memory are left out.
 
     Args:
         unet: as it is or compiled.
         batches: numbers of rows.
-        pixels: of the pictures' sides.
-        device: of the network.
-        dtype: of the network.
-        least: seconds that each number is measured for.
+        latents: of a row `(4, height/8, width/8)`, on the network's device and in its type.
+        states: of a row `(tokens, channels)`, likewise.
     """
     found: dict[int, float] = {}
-    channels, side = unet.config.cross_attention_dim, pixels // 8
     for rows in batches:
-        latents = torch.randn(rows, 4, side, side, device=device, dtype=dtype)
-        states = torch.randn(rows, 77, channels, device=device, dtype=dtype)
-        times = torch.full((rows,), 500.0, device=device)
-
-        @torch.inference_mode()
-        def call(latents: Any = latents, times: Any = times, states: Any = states) -> None:
-            unet(latents, times, encoder_hidden_states=states, return_dict=False)
-
+        inputs = latents.expand(rows, -1, -1, -1).contiguous()
+        times = torch.full((rows,), 500.0, device=latents.device)
+        call = torch.inference_mode()(partial(unet, inputs, times, states.expand(rows, -1, -1).contiguous()))
         try:
-            found[rows] = round(rows / seconds_of(call, device, least), 1)
+            found[rows] = round(rows / seconds_of(call, latents.device, warm_up=SEEN + 2), 1)
         except torch.OutOfMemoryError:
             break
     return found
 
 
-def seconds_of(call: Callable[[], object], device: torch.device, least: float = 0.5) -> float:
-    """Of one call: the mean over at least so long, after two calls that do not count."""
-    call(), call()
+def seconds_of(
+    call: Callable[[], object], device: torch.device, least: float = 0.5, warm_up: int = 2
+) -> float:
+    """Of one call: the mean over at least so long.
+
+    Args:
+        call: to measure.
+        device: that it runs on.
+        least: seconds to measure for.
+        warm_up: calls before, that do not count.
+    """
+    for _ in range(warm_up):
+        call()
     finish(device)
     started, calls = time.perf_counter(), 0
     while calls == 0 or time.perf_counter() - started < least:
