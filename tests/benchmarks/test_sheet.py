@@ -10,7 +10,17 @@ from benchmarks.sheet.cells import JANUARY, sheet
 from benchmarks.sheet.farms import KINDS
 from benchmarks.sheet.networks import SDXL, VAE, decoding_flops, tiny_cats, unet_flops
 from benchmarks.sheet.pipelines import THEIRS, Pipeline
-from benchmarks.sheet.report import FARM, PER_CELL, SEEDS, WORKERS, aims, lines
+from benchmarks.sheet.report import (
+    COMPILED,
+    COMPILED_FARM,
+    FARM,
+    PER_CELL,
+    SEEDS,
+    UTILISATION,
+    WORKERS,
+    aims,
+    lines,
+)
 from farm.costs import evaluations
 from farm.render.capacity import CPU_ROWS
 from tests.render.rendering import LEVELS
@@ -131,8 +141,11 @@ def test_a_call_of_diffusers_has_one_cfg_scale() -> None:
 
 
 def test_aims_are_those_of_the_networks_and_the_device() -> None:
-    found = {FARM: {"model_flops_utilisation": 0.41, "times_faster_than": {PER_CELL: 4.9}}}
+    found = {FARM: {UTILISATION: 0.41, "times_faster_than": {PER_CELL: 4.9}}}
     told = aims(found, "sd15", "cuda", whole=True)
     assert [(aim["measured"], aim["met"]) for aim in told] == [(0.41, True), (4.9, False), (None, None)]
+    found[COMPILED_FARM] = {UTILISATION: 0.39, "times_faster_than": {PER_CELL: 5.1, COMPILED: 2.3}}
+    told = aims(found, "sd15", "cuda", whole=True)
+    assert [(aim["measured"], aim["met"]) for aim in told] == [(0.41, True), (5.1, True), (2.3, True)]
     assert [aim["met"] for aim in aims(found, "sd15", "cuda", whole=False)] == [None, None, None]
     assert aims(found, "sd15", "cpu", whole=True) == []
