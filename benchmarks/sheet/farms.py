@@ -18,6 +18,7 @@ from farm.cell import Cell, Outcome
 from farm.cluster.coordinator import Done
 from farm.cluster.ray_farm import RayFarm
 from farm.render.capacity import Capacity
+from farm.render.compiled import SEEN
 from farm.render.draws import THREADS, Draws
 from farm.render.engine import Engine
 from farm.render.memory import memory_of
@@ -26,6 +27,8 @@ from farm.weights.checkpoint import Networks
 from farm.work import Work, total
 
 WARM_UP_STEPS = 2
+COMPILING_STEPS = SEEN + 2
+"""Of which the first is shared and has few rows; the last is when a full batch is compiled."""
 
 KINDS = ("open", "encode text", "predict", "decode")
 """Of requests."""
@@ -56,7 +59,7 @@ def by_engine(
     runner = ClockedRunner(lambda *_: own(networks), device, capacity.limit if compiled else None)
     engine = Engine(runner, capacity, draws=Draws(draw_threads))
     started = time.perf_counter()
-    _pictures(engine, warm_up(cells))
+    _pictures(engine, warm_up(cells, COMPILING_STEPS if compiled else WARM_UP_STEPS))
     warming_up = time.perf_counter() - started
     engine.take_work(), runner.seconds()
     started, processor = time.perf_counter(), time.process_time()
@@ -115,14 +118,14 @@ def _facts(work: Work) -> dict[str, Any]:
     }
 
 
-def warm_up(cells: Sequence[Cell]) -> list[Cell]:
+def warm_up(cells: Sequence[Cell], steps: int) -> list[Cell]:
     """Each cell with few steps, so that every network has been called with about the batches to come.
 
     Their seed and texts are others: an engine keeps first rows and encoded texts, which would be shared.
     """
     first = cells[0].settings
     others: dict[str, Any] = {
-        "steps": WARM_UP_STEPS,
+        "steps": steps,
         "seed": first.seed + 1,
         "prompt": f"warm {first.prompt}",
         "negative_prompt": f"warm {first.negative_prompt}",
@@ -144,7 +147,7 @@ def by_workers(cells: Sequence[Cell], folder: Path, workers: int) -> Side:
     keyed = [cell.keyed("benchmark") for cell in cells]
     started = time.perf_counter()
     with RayFarm({cells[0].settings.model: folder}, (), workers=workers) as farm:
-        _rendered(farm, warm_up(keyed))
+        _rendered(farm, warm_up(keyed, WARM_UP_STEPS))
         ready = time.perf_counter()
         outcomes, work = _rendered(farm, keyed)
         seconds = time.perf_counter() - ready
