@@ -32,9 +32,9 @@ from farm.cell import Settings
 from farm.cli.jobs import look_around
 from farm.render.capacity import Capacity
 from farm.render.engine import SHARE_BUDGET, Engine
+from farm.render.model import Model
 from farm.render.recipes import text_to_image
 from farm.render.requests import Coroutine, Decode, EncodeText, Open, Predict, Request, Weights
-from farm.render.runner import Model
 from farm.resolving import resolved
 from farm.sampling import BUILT_IN
 from farm.weights.catalog import scheduler_config_of

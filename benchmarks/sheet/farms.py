@@ -21,7 +21,7 @@ from farm.render.capacity import Capacity
 from farm.render.compiled import SEEN
 from farm.render.draws import THREADS, Draws
 from farm.render.engine import Engine
-from farm.render.memory import memory_of
+from farm.render.memory import Memory
 from farm.render.recipes import Picture, text_to_image
 from farm.weights.checkpoint import Networks
 from farm.work import Work, total
@@ -55,7 +55,7 @@ def by_engine(
     Raises:
         RuntimeError: a cell failed.
     """
-    capacity = Capacity(device, rows, memory_of(device))
+    capacity = Capacity(device, rows, Memory(device) if device.type == "cuda" else None)
     runner = ClockedRunner(lambda *_: own(networks), device, capacity.limit if compiled else None)
     engine = Engine(runner, capacity, draws=Draws(draw_threads))
     started = time.perf_counter()

@@ -13,8 +13,8 @@ from farm.prompts.chunks import Chunk
 from farm.prompts.emphasis import weighted
 from farm.prompts.strands import Strand
 from farm.render.guidance import Condition, Stage
+from farm.render.model import Model
 from farm.render.requests import Coroutine, EncodeText, Share, Weights
-from farm.render.runner import Model
 from farm.render.weighting import WEIGHTINGS
 from farm.sampling import Samplers
 from farm.weights.tokenizer import Tokenizer

@@ -88,13 +88,17 @@ class Parameterization(ABC):
 class Noise(Parameterization):
     """Of networks that predict the noise (eps), at discrete noise levels. Their time is the level's index."""
 
+    @cached_property
+    def _times(self) -> np.ndarray:
+        return np.arange(len(self.log_sigmas), dtype=np.float64)
+
     def time_at(self, sigma: float) -> float:
         """The training timestep of a noise level, with its fraction."""
-        return float(np.interp(np.log(sigma), self.log_sigmas, np.arange(len(self.log_sigmas))))
+        return float(np.interp(np.log(sigma), self.log_sigmas, self._times))
 
     def sigma_at(self, time: np.ndarray) -> np.ndarray:
         """The noise level at training timesteps, fractions interpolated in the logarithm."""
-        return np.asarray(np.exp(np.interp(time, np.arange(len(self.log_sigmas)), self.log_sigmas)))
+        return np.asarray(np.exp(np.interp(time, self._times, self.log_sigmas)))
 
     def divisor(self, sigma: float) -> float:
         """Which leaves unit variance, if the picture has it."""

@@ -17,10 +17,10 @@ from farm.render.conditioning import conditions_of
 from farm.render.deepcache import deepcache_of
 from farm.render.distilled import distilled
 from farm.render.guidance import Condition, Guidance, Origin, Sampled, guided
+from farm.render.model import Model
 from farm.render.noise import CellNoise
-from farm.render.parameterization import Parameterization, parameterization_of
+from farm.render.parameterization import Parameterization
 from farm.render.requests import LATENT_SCALE, Coroutine, Decode, Open, Weights
-from farm.render.runner import Model
 from farm.render.samplers import SAMPLERS
 from farm.render.samplers.added import named
 from farm.render.samplers.sampling import Sampling, Sigmas
@@ -92,7 +92,7 @@ def _sample(
     shape = (LATENT_CHANNELS, settings.height // LATENT_SCALE, settings.width // LATENT_SCALE)
     noise = CellNoise(settings, shape, model.device)
     drawn = yield Draw(noise.initial)
-    trained = parameterization_of(model.scheduler_config, settings.zero_terminal_snr)
+    trained = model.parameterization(settings.zero_terminal_snr)
     parameterization = distilled(trained, row.distilled_at)
     options = {name: OPTIONS[name](settings, parameterization) for name in row.options}
     guidance = partial(

@@ -45,7 +45,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Open:
-    """The description of a checkpoint (`farm.render.runner.Model`), loading it if need be."""
+    """The description of a checkpoint (`farm.render.model.Model`), loading it if need be."""
 
     prepares: ClassVar[bool] = True
     weights: Weights

@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from farm.render.capacity import is_out_of_memory
 from farm.render.compiled import Compiled, plainly
 from farm.render.device import dtype_for
 from farm.render.memory import HOST, Memory
+from farm.render.model import Model
 from farm.render.placement import Placed, Rung, rung_for
 from farm.render.requests import Decode, EncodeText, Open, Predict, Request, Weights
 from farm.render.strips import can_strip, decode_in_strips
@@ -32,31 +33,13 @@ Limit = Callable[[Hashable], int]
 """The largest batch of a batch key."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Model:
-    """What a recipe must know of a checkpoint.
-
-    Attributes:
-        scheduler_config: as in `scheduler/scheduler_config.json`: how the UNet's numbers are read.
-        text_layers: of the text encoder; the largest clip_skip.
-        tokenizer: turns texts into what the text encoder takes.
-        device: where its tensors lie.
-        is_precise: whether its networks work in fp32, so that nothing is left to try where numbers overflow.
-    """
-
-    scheduler_config: Mapping[str, Any]
-    text_layers: int
-    tokenizer: Tokenizer
-    device: torch.device
-    is_precise: bool = True
-
-
 @dataclass(slots=True)
 class _Loaded:
     """A checkpoint on the device, and what was made of it."""
 
     networks: Placed
     compiled: Compiled | None
+    model: Model | None = None
     precise_vae: Any = None
 
 
@@ -232,7 +215,11 @@ class Runner:
         return [answer] * len(requests)
 
     def _model(self, weights: Weights) -> Model:
-        networks = self._networks(weights)
+        loaded = self._load_once(weights)
+        loaded.model = loaded.model or self._described(loaded.networks, weights)
+        return loaded.model
+
+    def _described(self, networks: Placed, weights: Weights) -> Model:
         return Model(
             scheduler_config=networks.scheduler_config,
             text_layers=networks.text_encoder.config.num_hidden_layers,
