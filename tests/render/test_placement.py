@@ -115,6 +115,14 @@ def test_nothing_is_moved_where_it_would_not_help(own: Networks) -> None:
     assert [placed.lower(), placed.lower(), placed.lower()] == [True, True, False]
 
 
+def test_visitors_are_there_one_at_a_time_and_not_while_the_unet_computes(own: Networks) -> None:
+    unet, text, vae = sizes(own)
+    placed = Placed(own, memory := Scarce(limit_for(Rung.VISITING, own)))
+    for part, size in (("vae", vae), ("text_encoder", text), ("vae", vae), ("unet", 0), ("unet", 0)):
+        getattr(placed, part)
+        assert unet + size <= memory.used <= unet + 1.02 * size
+
+
 def test_there_is_not_room_for_parts(own: Networks) -> None:
     with pytest.raises(torch.OutOfMemoryError):
         Placed(own, Scarce(1000))
