@@ -16,6 +16,9 @@ from farm.render.memory import Memory
 ALIGNMENT = 256
 """Bytes, of each tensor in a group."""
 
+Places = tuple[torch.Tensor, ...]
+"""A view of some memory for each parameter of a group."""
+
 
 class Group:
     """Parameters that move together, in one copy.
@@ -39,28 +42,32 @@ class Group:
             self.size += -(-bytes_of((parameter,)) // ALIGNMENT) * ALIGNMENT
         self._home = memory.host_room(self.size)
         self._is_pinned = self._home.is_pinned()
-        for parameter, place in zip(self._parameters, self._places(self._home), strict=True):
+        self._places_at_home = self.places(self._home)
+        for parameter, place in zip(self._parameters, self._places_at_home, strict=True):
             place.copy_(parameter.data)
-            parameter.data = place
+        self.go_home()
 
     def copy_to(self, buffer: torch.Tensor) -> None:
         """Copies the bytes; page-locked ones without waiting. The parameters stay where they are."""
         buffer[: self.size].copy_(self._home, non_blocking=self._is_pinned)
 
-    def move_to(self, buffer: torch.Tensor) -> None:
+    def move_to(self, places: Places) -> None:
         """Lets the parameters be what was copied."""
-        for parameter, place in zip(self._parameters, self._places(buffer), strict=True):
+        for parameter, place in zip(self._parameters, places, strict=True):
             parameter.data = place
 
     def go_home(self) -> None:
         """Lets the parameters lie on the host."""
-        self.move_to(self._home)
+        self.move_to(self._places_at_home)
 
-    def _places(self, buffer: torch.Tensor) -> Iterator[torch.Tensor]:
-        """A view for each parameter, of its own layout in memory."""
-        for parameter, offset in zip(self._parameters, self._offsets, strict=True):
-            piece = buffer[offset : offset + bytes_of((parameter,))].view(parameter.dtype)
-            yield piece.as_strided(parameter.shape, parameter.stride())
+    def places(self, buffer: torch.Tensor) -> Places:
+        """Where in a buffer the parameters lie, each in its own layout."""
+        return tuple(
+            buffer[offset : offset + bytes_of((parameter,))]
+            .view(parameter.dtype)
+            .as_strided(parameter.shape, parameter.stride())
+            for parameter, offset in zip(self._parameters, self._offsets, strict=True)
+        )
 
 
 class Visiting:
@@ -85,7 +92,7 @@ class Visiting:
         """
         if not self._is_here:
             self._group.copy_to(room := self._memory.room(self._group.size))
-            self._group.move_to(room)
+            self._group.move_to(self._group.places(room))
             self._is_here = True
 
     def go(self) -> None:
@@ -124,6 +131,7 @@ class Streamed:
         self._rooms = [memory.room(self.largest) for _ in range(2)]
         self._copies = _Copies(self._rooms) if memory.device.type == "cuda" else None
         self._lies_in: dict[Group, int] = {}
+        self._places: dict[tuple[Group, int], Places] = {}  # by room; to make them takes longer than to move
         self._next: dict[Group, Group] = {}
         self._last: Group | None = None
         self._hooks = [
@@ -138,6 +146,7 @@ class Streamed:
         for group in self._lies_in:
             group.go_home()
         self._lies_in.clear()
+        self._places.clear()
         self._rooms.clear()
 
     def _enter(self, group: Group, module: nn.Module, arguments: Any) -> None:
@@ -162,7 +171,9 @@ class Streamed:
             self._copies.copy(group, room)
         else:
             group.copy_to(room)
-        group.move_to(room)
+        if (group, number) not in self._places:
+            self._places[group, number] = group.places(room)
+        group.move_to(self._places[group, number])
         self._lies_in[group] = number
 
 
