@@ -70,6 +70,11 @@ class Capacity:
         self._remembered.lower(batch_key, bucket_within(max(1, min(rows, self.limit(batch_key)))))
         self._limits.pop(batch_key)
 
+    def try_more(self, weights: Hashable) -> None:
+        """Forgets what did not fit beside these weights: they have made room."""
+        self._remembered.forget_lowered(weights)
+        self._limits.clear()
+
     @contextmanager
     def watch(self, batch_key: Hashable, rows: int) -> Iterator[None]:
         """Measures what a batch takes that runs inside of the block."""

@@ -70,6 +70,12 @@ class Remembered:
         """Notes that more rows do not fit."""
         self._keep(batch_key, most=most)
 
+    def forget_lowered(self, part: Hashable) -> None:
+        """Forgets what did not fit, of all batch keys that have this in them."""
+        for key, found in self._found.items():
+            if repr(part) in key:
+                self._found[key] = replace(found, most=0)
+
     def _of(self, batch_key: Hashable) -> _Found:
         return self._found.get(repr(batch_key), _Found())
 

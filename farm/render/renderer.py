@@ -92,7 +92,10 @@ class Renderer:
         memory = Memory(self._device)
         self._capacity = _capacity(memory, rows)
         limit = self._capacity.limit if compiled else None
-        self._runner = Runner(partial(_load, checkpoints), self._device, compiled_up_to=limit, memory=memory)
+        self._runner = Runner(
+            partial(_load, checkpoints), self._device, compiled_up_to=limit, memory=memory,
+            made_room_for=self._capacity.try_more,
+        )  # fmt: skip
         self._profile = Profile() if profiled else None
         runner = self._profile.watched(self._runner) if self._profile else self._runner
         self._engine = Engine(runner, self._capacity)

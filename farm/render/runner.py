@@ -8,17 +8,18 @@ from typing import Any
 
 import torch
 
+from farm.errors import CellFailed, described
 from farm.render.approximations import approximated
-from farm.render.broken import Broken, Fault
 from farm.render.buckets import BUCKETS
 from farm.render.capacity import is_out_of_memory
 from farm.render.compiled import Compiled, plainly
+from farm.render.decoding import decoded
 from farm.render.device import dtype_for
 from farm.render.memory import HOST, Memory
 from farm.render.model import Model
 from farm.render.placement import Placed, Rung, rung_for
 from farm.render.requests import Decode, EncodeText, Open, Predict, Request, Weights
-from farm.render.strips import can_strip, decode_in_strips
+from farm.render.strips import can_strip
 from farm.render.transfers import Transfers
 from farm.render.tuning import tuned
 from farm.weights.checkpoint import Networks
@@ -54,6 +55,7 @@ class Runner:
             of its bucket; one beyond the largest goes in several calls.
         compiled_up_to: the largest batch of a batch key; if given, UNets are compiled for it.
         memory: of the device.
+        made_room_for: is told when weights have left room to their rows, of which more may fit now.
 
     Attributes:
         notes: what people should know of how it goes, a line each; whoever tells it takes it away.
@@ -66,12 +68,14 @@ class Runner:
         buckets: Sequence[int] = BUCKETS,
         compiled_up_to: Limit | None = None,
         memory: Memory | None = None,
+        made_room_for: Callable[[Weights], None] = lambda _: None,
     ) -> None:
         self._load = load
         self._device = device
         self._buckets = tuple(buckets)
         self._compiled_up_to = compiled_up_to
         self._memory = memory or Memory(device)
+        self._made_room_for = made_room_for
         self._transfers = Transfers(device)
         self._in_strips: set[Hashable] = set()
         self._loaded: OrderedDict[Weights, _Loaded] = OrderedDict()
@@ -90,22 +94,24 @@ class Runner:
             torch.OutOfMemoryError: they do not fit together; one alone not even after room was made for it.
         """
         while True:
-            answers = self._tried(requests)
+            answers, lack = self._tried(requests)
             if answers is not None:
                 return answers
             self._memory.give_back()
+            if not self._made_room(requests[0]):
+                raise torch.OutOfMemoryError(lack)
 
-    def _tried(self, requests: list[Request]) -> list[Any] | None:
-        """None if a request that is alone can be tried again, with more room.
+    def _tried(self, requests: list[Request]) -> tuple[list[Any] | None, str]:
+        """No answers, and what the device says, if a request that is alone does not fit.
 
-        In a method of its own: an exception holds on to what was computed until it is through.
+        Room is made elsewhere: as long as an exception is there, what was computed until it came is, too.
         """
         try:
-            return self._answered(requests)
+            return self._answered(requests), ""
         except Exception as error:
-            if len(requests) > 1 or not is_out_of_memory(error) or not self._made_room(requests[0]):
+            if len(requests) > 1 or not is_out_of_memory(error):
                 raise
-        return None
+            return None, str(error)
 
     def _answered(self, requests: list[Request]) -> list[Any]:
         answer = self._answers[type(requests[0])]
@@ -151,6 +157,8 @@ class Runner:
             del self._loaded[request.weights]  # half of it may have been moved
             raise
         self._tell(request.weights, loaded.networks)
+        if is_lower:
+            self._made_room_for(request.weights)
         return is_lower or (isinstance(request, Decode) and self._begun_in_strips(request, loaded))
 
     def _begun_in_strips(self, request: Decode, loaded: "_Loaded") -> bool:
@@ -211,8 +219,12 @@ class Runner:
         try:
             answer: Model | Exception = self._model(requests[0].weights)
         except Exception as error:
-            answer = error
+            answer = self._too_large(error) if is_out_of_memory(error) else error
         return [answer] * len(requests)
+
+    def _too_large(self, error: Exception) -> CellFailed:
+        """Of a checkpoint, which is not tried again: it would be read from the disk each time."""
+        return CellFailed(f"it does not fit into the memory of {self._device}: {described(error)}")
 
     def _model(self, weights: Weights) -> Model:
         loaded = self._load_once(weights)
@@ -253,42 +265,15 @@ class Runner:
         return list(output.float().unbind(0))
 
     def _decode(self, requests: list[Decode]) -> list[Any]:
-        """What is wrong with a picture is found out on the device, and comes with it without a wait."""
         weights, precise = requests[0].weights, requests[0].precise
         vae = self._precise_vae(weights) if precise else self._networks(weights).vae
         dtype = torch.float32 if precise else self._dtype(weights)
         latents = torch.stack([row.latents for row in requests])
-        scaled = (latents / vae.config.scaling_factor).to(dtype)
-        if requests[0].batch_key in self._in_strips:
-            pictures, latents = decode_in_strips(vae, scaled).float(), latents.cpu()
-        else:
-            pictures = vae.decode(scaled, return_dict=False)[0].float()
-        pixels = ((pictures / 2 + 0.5).clamp(0, 1).nan_to_num() * 255).round().to(torch.uint8)
-        marks = torch.stack((_finite(latents), _finite(pictures), pixels.flatten(1).any(1)), 1)
-        answers: list[Any] = self._transfers.fetch((pixels.permute(0, 2, 3, 1), marks), _pictures)
-        return answers
+        in_strips = requests[0].batch_key in self._in_strips
+        return decoded(vae, latents, dtype, self._transfers, in_strips)
 
     def _precise_vae(self, weights: Weights) -> Any:
         loaded = self._load_once(weights)
         if loaded.precise_vae is None:
             loaded.precise_vae = copy.deepcopy(loaded.networks.vae).float()
         return loaded.precise_vae
-
-
-def _finite(tensors: torch.Tensor) -> torch.Tensor:
-    return tensors.isfinite().flatten(1).all(1)
-
-
-def _pictures(fetched: list[torch.Tensor]) -> list[Any]:
-    """On the host: each picture, or what is wrong with it."""
-    pixels, marks = fetched
-    faults = [_fault(*map(bool, row)) for row in marks.tolist()]
-    return [row if fault is None else Broken(fault) for row, fault in zip(pixels, faults, strict=True)]
-
-
-def _fault(latents: bool, picture: bool, lit: bool) -> Fault | None:
-    if not latents:
-        return Fault.LATENTS
-    if not picture:
-        return Fault.PICTURE
-    return None if lit else Fault.BLACK

@@ -116,6 +116,14 @@ def test_what_was_found_out_is_remembered_for_such_devices_and_for_a_week(
     assert [capacity().limit(key), capacity().limit(other)] == [FIRST_ROWS] * 2
 
 
+def test_weights_that_made_room_are_tried_in_large_batches_again() -> None:
+    capacity, key, other = Capacity(CPU, 16), row(8, 8).batch_key, row(8, 8, "other").batch_key
+    for lowered in (key, other):
+        capacity.lower(lowered, 1)
+    capacity.try_more(Weights("m"))
+    assert (capacity.limit(key), capacity.limit(other)) == (16, 1)
+
+
 def test_several_devices_share_the_file(tmp_path: Path) -> None:
     file, key = tmp_path / "capacity.json", row(8, 8).batch_key
     one, other = Remembered("one", file), Remembered("other", file)

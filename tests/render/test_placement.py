@@ -127,7 +127,7 @@ def test_there_is_not_room_for_parts(own: Networks) -> None:
     with pytest.raises(torch.OutOfMemoryError):
         Placed(own, Scarce(1000))
     errors = outcomes(CELLS[:2], Counting(own, memory=Scarce(1000)))
-    assert all("out of memory" in str(error) for error in errors)
+    assert all(str(error).startswith("it does not fit into the memory of cpu: ") for error in errors)
 
 
 def test_a_checkpoint_that_does_not_fit_is_loaded_and_the_renderer_says_so_once(
