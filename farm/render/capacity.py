@@ -11,6 +11,9 @@ from farm.render.remembered import Remembered
 
 CPU_ROWS = 16
 GPU_ROWS = 64
+MPS_ROWS = 8
+"""Apple's memory is the host's: it swaps long before it is out of memory."""
+
 FULL_AREA = {"cpu": 32 * 32, "cuda": 64 * 64, "mps": 64 * 64}
 """Latents up to this many points are batched in full; larger ones in proportion fewer."""
 
@@ -53,7 +56,7 @@ class Capacity:
         memory: Measured | None = None,
         remembered: Remembered | None = None,
     ) -> None:
-        self.largest = rows or (CPU_ROWS if device.type == "cpu" else GPU_ROWS)
+        self.largest = rows or {"cpu": CPU_ROWS, "mps": MPS_ROWS}.get(device.type, GPU_ROWS)
         self._full_area = FULL_AREA.get(device.type, 64 * 64)
         self._memory = memory
         self._remembered = Remembered() if remembered is None else remembered

@@ -5,22 +5,23 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from typing import NamedTuple
 
 from farm.render.requests import Request
 from farm.render.task import Task
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Row:
+class Row(NamedTuple):
     """One request that waits: of a task, for one of the answers it expects.
 
-    Rows order by who should be served first: shared recipes, then tasks in the order they were admitted.
+    Rows order by who should be served first: shared recipes, then tasks in the order they were admitted. No
+    two have the same rank.
     """
 
     rank: tuple[bool, int, int]
-    task: Task = field(compare=False)
-    slot: int = field(compare=False)
-    request: Request = field(compare=False)
+    task: Task
+    slot: int
+    request: Request
 
 
 Limit = Callable[[Hashable], int]

@@ -21,7 +21,14 @@ def row(height: int, width: int, model: str = "m") -> Predict:
 
 @pytest.mark.parametrize(
     ("device", "height", "width", "limit"),
-    [("cpu", 8, 8, 16), ("cpu", 64, 64, 4), ("cpu", 512, 512, 1), ("cuda", 64, 64, 64), ("cuda", 96, 64, 32)],
+    [
+        ("cpu", 8, 8, 16),
+        ("cpu", 64, 64, 4),
+        ("cpu", 512, 512, 1),
+        ("mps", 64, 64, 8),
+        ("cuda", 64, 64, 64),
+        ("cuda", 96, 64, 32),
+    ],
 )
 def test_larger_pictures_go_in_smaller_batches(device: str, height: int, width: int, limit: int) -> None:
     capacity = Capacity(torch.device(device))
