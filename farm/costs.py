@@ -159,6 +159,15 @@ def rows_of(asked: int, settings: Settings) -> Rows:
     return Rows(full, counted(1) - full)
 
 
+def strand_rows(asked: int, settings: Settings, samplers: Samplers = BUILT_IN) -> list[Rows]:
+    """As `rows_of`, of each of the `guiding_strands`."""
+    guided, every = guided_of(asked, settings.guidance_stop), settings.deepcache_interval
+    found = guiding_strands(settings, samplers)
+    left = any(one.weight for one in found)  # else all of them go on without guidance
+    counts = [guided if left and not one.weight else asked for one in found]
+    return [Rows(math.ceil(count / every), count - math.ceil(count / every)) for count in counts]
+
+
 def weighed_rows(asked: int, settings: Settings) -> float:
     """The rows of a picture, a shallow one as the part of a full one that its work is, about."""
     full, shallow = rows_of(asked, settings)

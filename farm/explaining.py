@@ -5,8 +5,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
-from farm.cell import Cell
-from farm.costs import first_pass, first_rows, lengths, rows
+from farm.cell import Cell, Settings
+from farm.costs import first_pass, first_rows, lengths, rows, strand_rows
 from farm.ordering import Order, length_of, weights_of
 from farm.plan import Plan
 
@@ -19,6 +19,7 @@ class Batches:
         width: of the pictures, in pixels.
         height: of the pictures, in pixels.
         chunks: of the rows' texts, about.
+        approximation: what is computed otherwise; empty if nothing is.
         cells: that have such rows.
         rows: that are computed.
     """
@@ -26,6 +27,7 @@ class Batches:
     width: int
     height: int
     chunks: int
+    approximation: str
     cells: int
     rows: int
 
@@ -139,12 +141,27 @@ def _batches(plan: Plan, pictures: Sequence[Cell], known: _Known) -> tuple[Batch
     found: dict[Hashable, Batches] = {}
     for cell in pictures:
         size = (cell.settings.width, cell.settings.height)
-        counted: Counter[int] = Counter()
-        of_rows = lengths(cell.settings, plan.samplers), first_rows(cell.settings, plan.samplers)
-        for chunks, name in zip(*of_rows, strict=True):
-            counted[chunks] += cell.evaluations - (name in known.first_rows)
-            known.first_rows.add(name)
-        for chunks, count in counted.items():
-            one = found.get((size, chunks)) or Batches(*size, chunks, 0, 0)
-            found[size, chunks] = replace(one, cells=one.cells + 1, rows=one.rows + count)
+        for kind, count in _counted(plan, cell, known).items():
+            one = found.get((size, kind)) or Batches(*size, *kind, 0, 0)
+            found[size, kind] = replace(one, cells=one.cells + 1, rows=one.rows + count)
     return tuple(found.values())
+
+
+def _counted(plan: Plan, cell: Cell, known: _Known) -> Counter[tuple[int, str]]:
+    """The rows of a picture that are computed, by chunks and approximation."""
+    settings, samplers = cell.settings, plan.samplers
+    whole, shallow = _approximations(settings)
+    counted: Counter[tuple[int, str]] = Counter()
+    of_strands = lengths(settings, samplers), first_rows(settings, samplers)
+    for chunks, name, its in zip(*of_strands, strand_rows(cell.evaluations, settings, samplers), strict=True):
+        counted[chunks, whole] += its.full - (name in known.first_rows)
+        counted[chunks, shallow] += its.shallow
+        known.first_rows.add(name)
+    return +counted  # without those of which there are none
+
+
+def _approximations(settings: Settings) -> tuple[str, str]:
+    """What is said of a picture's whole rows, and of its shallow ones."""
+    merged = f"{settings.token_merging_ratio:.0%} of tokens merged" if settings.token_merging_ratio else ""
+    kept = "deep features kept" if settings.deepcache_interval > 1 else ""
+    return ", ".join(filter(None, (merged, kept))), ", ".join(filter(None, (merged, "shallow")))

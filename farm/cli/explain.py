@@ -18,9 +18,9 @@ all others the third. In each of them:"""
 
 RULES = f"""\
 Cells that need the same networks (checkpoint and precision) stand together; in these those of a size; then
-those with prompts of a length (in chunks of 75 tokens, taking each word for one); then those that share
-their first pass. The longest come first. The last {TAIL} or so before the length, the size or the networks
-change go by their own length alone: what is short at the end keeps the batches full."""
+those of an approximation, with prompts of a length (in chunks of 75 tokens, taking each word for one); then
+those that share their first pass. The longest come first. The last {TAIL} or so before any of this changes
+go by their own length alone: what is short at the end keeps the batches full."""
 
 
 def explanation(told: Explanation) -> Iterator[str]:
@@ -53,7 +53,8 @@ def _stretch(number: int, stretch: Stretch, in_waves: bool) -> Iterator[str]:
     yield f"   groups with the same first pass: {stretch.groups}, of {counted(stretch.grouped, 'picture')}"
     yield f"   rows: {stretch.rows}, after {stretch.shared_rows} that are shared; batches can have together"
     for one in stretch.batches[:MOST_BATCHES]:
-        kind = f"{_size(one)}, {counted(one.chunks, 'chunk')}"
+        how = f", {one.approximation}" if one.approximation else ""
+        kind = f"{_size(one)}, {counted(one.chunks, 'chunk')}{how}"
         yield f"     {kind}: {counted(one.rows, 'row')} of {counted(one.cells, 'picture')}"
     if rest := stretch.batches[MOST_BATCHES:]:
         yield f"     … {len(rest)} more kinds: {counted(sum(one.rows for one in rest), 'row')}"

@@ -23,6 +23,7 @@ def open_farm(
 ) -> "Farm":
     """The farm that the options ask for, not yet started; the last ones are those of its renderers."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: nothing is fetched
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # before torch is: its profiler talks to its builders
     if inline:
         if options.get("profiled"):
             import_module("farm.render.profile").begin_here()

@@ -68,7 +68,7 @@ def render_jobs(
         open_farm(paths, place.workspace.plugin_folders, inline, address, workers, options)
     ) as farm:
         try:
-            return sum([_run_job(plan, place, farm) for plan in plans])
+            return sum([_run_job(plan, place, farm, bool(options.get("profiled"))) for plan in plans])
         finally:
             write_overview(place.results)
 
@@ -105,7 +105,7 @@ def _keyed(plans: Sequence[Plan], place: Place) -> list[Plan]:
     return [plan.keyed(hashes) for plan in plans]
 
 
-def _run_job(plan: Plan, place: Place, farm: _LateFarm) -> int:
+def _run_job(plan: Plan, place: Place, farm: _LateFarm, profiled: bool) -> int:
     with Store(place.results / plan.name, plan) as store:
         store.write_job()
         left = plan.without(store.done())
@@ -124,21 +124,26 @@ def _run_job(plan: Plan, place: Place, farm: _LateFarm) -> int:
                 store.write_index()
             raise
         failed = _close(plan, store, len(left.cells), time.monotonic() - started)
-        _tell(left, account, store.folder)
+        _tell(left, account)
+        if profiled and account.work:
+            _tell_where_time_went(account, store.folder)
         return scoreless + failed
 
 
-def _tell(planned: Plan, account: Account, folder: Path) -> None:
+def _tell(planned: Plan, account: Account) -> None:
     """What was done, beside what was planned; and how long it took, for the plans to come."""
     for line in account.lines(planned):
         _say(f"{planned.name}: {line}")
-    for worker, name, content in account.files():
-        write_whole(folder / PROFILE / worker / name, content)
-    if any(account.files()):
-        print(account.table())
-        print(f"profile: {folder / PROFILE}")
     hashes = {cell.settings.model: cell.model_hash for cell in planned.cells}
     Rates().note(account.work, hashes, len(account.works))
+
+
+def _tell_where_time_went(account: Account, folder: Path) -> None:
+    print(account.table())
+    files = list(account.files())
+    for worker, name, content in files:
+        write_whole(folder / PROFILE / worker / name, content)
+    print(f"profile: {folder / PROFILE if files else 'no trace, since there were too few batches'}")
 
 
 def _render(plan: Plan, left: Plan, store: Store, farm: _LateFarm, account: Account) -> None:

@@ -42,7 +42,9 @@ class Profile:
         if self._batches == SKIPPED + 1:
             self._profiler = profile(activities=_activities())
             self._profiler.start()
-        with record_function(f"{requests[0].kind.request} × {len(requests)}"):
+        with record_function(
+            f"{requests[0].kind.request}, {len(requests)} rows"
+        ):  # ASCII, or it is "unknown"
             yield
         if self._batches == SKIPPED + LOOKED_AT:
             self.end()

@@ -298,6 +298,38 @@ def test_the_order_is_explained_in_words(farm, workspace):
     ]
 
 
+APPROXIMATE = """\
+name: approximate
+model: tiny-cats
+prompt: a cat AND a hat :0.5
+negative_prompt: blurry
+width: 64
+height: 64
+steps: 7
+sweep:
+  cfg_scale: [1, 5]
+  guidance_stop: [0.5, 1]
+  token_merging_ratio: [0, 0.5]
+  deepcache_interval: [1, 3]
+"""
+
+
+def test_approximate_rows_are_explained_apart(farm, workspace):
+    (workspace / "approximate.yaml").write_text(APPROXIMATE, encoding="utf-8")
+    facts = json.loads(farm("plan", "approximate.yaml", "--explain", "--json").out)
+    [told] = facts["explanation"]["stretches"]
+    rows = {one["approximation"]: one["rows"] for one in told["batches"]}
+    assert sum(rows.values()) == facts["rows"] and rows.keys() == {
+        "",
+        "50% of tokens merged",
+        "deep features kept",
+        "shallow",
+        "50% of tokens merged, deep features kept",
+        "50% of tokens merged, shallow",
+    }
+    assert rows["shallow"] + rows["50% of tokens merged, shallow"] == facts["shallow_rows"]
+
+
 def test_the_explanation_of_much_is_short(farm, workspace, monkeypatch):
     monkeypatch.setattr("farm.cli.explain.MOST_STRETCHES", 7)
     (workspace / "one.yaml").write_text(ONE, encoding="utf-8")

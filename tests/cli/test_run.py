@@ -1,3 +1,4 @@
+import gzip
 import json
 import re
 from pathlib import Path
@@ -43,6 +44,22 @@ def test_a_run_ends_with_what_was_done_which_is_what_was_planned(farm, workspace
     estimate = json.loads(farm("plan", "small.yaml", "--set", "cfg_scale=1,3,5", "--json").out)["estimate"]
     assert 0 < estimate["seconds"] < 60 and estimate["workers"] == 1
     assert json.loads(farm("plan", "small.yaml", "--set", "width=96", "--json").out)["estimate"] is None
+
+
+def test_a_profile_says_where_the_time_went(farm, workspace):
+    said = farm("run", "small.yaml", "--inline", "--profile", "--set", "steps=30")
+    assert said.code == 0, said.err
+    row = re.search(r"^UNet tiny-cats 64×64, 77 tokens +(\d+) +(\d+) ", said.out, re.MULTILINE)
+    planned = json.loads(farm("plan", "small.yaml", "--set", "steps=30", "--json").out)
+    assert int(row[2]) == planned["rows"] and int(row[1]) >= 30
+    assert all(part in said.out for part in ("\nVAE ", "\nloading ", "\ntext ", "\nsamplers and the loop "))
+    folder = workspace / "results" / "small" / "profile" / "inline"
+    trace = json.loads(gzip.decompress((folder / "trace.json.gz").read_bytes()))
+    names = {event.get("name", "") for event in trace["traceEvents"]}
+    assert any(re.fullmatch(r"predict, \d+ rows", name) for name in names) and "aten::addmm" in names
+    assert "aten::addmm" in (folder / "operators.txt").read_text(encoding="utf-8")
+    short = farm("run", "small.yaml", "--inline", "--profile")
+    assert "profile: no trace, since there were too few batches" in short.out and "\nVAE " in short.out
 
 
 def test_what_was_done_otherwise_than_planned_is_said(farm, workspace):
