@@ -32,6 +32,7 @@ from benchmarks.sheet.pipelines import EXACT, Pipeline, by_pipeline
 from benchmarks.sheet.report import (
     COMPILED,
     COMPILED_FARM,
+    COMPILED_WORKERS,
     FARM,
     PER_CELL,
     SEEDS,
@@ -139,6 +140,8 @@ class Measurement:
         if options.workers and self._device.type == "cpu" and options.size == TINY_CATS:
             folder = look_around(None).checkpoints[TINY_CATS].path
             measured(WORKERS, by_workers(cells, folder, options.workers))
+            if options.compile:
+                measured(COMPILED_WORKERS, by_workers(cells, folder, options.workers, compiled=True))
         return sides
 
     def _by_engine(self, compiles: bool = False) -> Side:

@@ -133,21 +133,23 @@ def warm_up(cells: Sequence[Cell], steps: int) -> list[Cell]:
     return [replace(cell, settings=replace(cell.settings, **others)) for cell in cells]
 
 
-def by_workers(cells: Sequence[Cell], folder: Path, workers: int) -> Side:
+def by_workers(cells: Sequence[Cell], folder: Path, workers: int, compiled: bool = False) -> Side:
     """All cells by a farm on Ray, whose workers have a thread each; PNG files come back.
 
     Args:
         cells: of one model.
         folder: of that model's checkpoint.
         workers: how many.
+        compiled: whether their UNets are.
 
     Raises:
         RuntimeError: a cell failed.
     """
     keyed = [cell.keyed("benchmark") for cell in cells]
     started = time.perf_counter()
-    with RayFarm({cells[0].settings.model: folder}, (), workers=workers) as farm:
-        _rendered(farm, warm_up(keyed, WARM_UP_STEPS))
+    steps, options = (COMPILING_STEPS if compiled else WARM_UP_STEPS), {"compiled": compiled}
+    with RayFarm({cells[0].settings.model: folder}, (), workers=workers, options=options) as farm:
+        _rendered(farm, warm_up(keyed, steps))
         ready = time.perf_counter()
         outcomes, work = _rendered(farm, keyed)
         seconds = time.perf_counter() - ready

@@ -6,7 +6,8 @@ from typing import Any
 
 from benchmarks.sheet.side import Side
 
-FARM, COMPILED_FARM, WORKERS = "farm", "farm_compiled", "farm_workers"
+FARM, COMPILED_FARM = "farm", "farm_compiled"
+WORKERS, COMPILED_WORKERS = "farm_workers", "farm_workers_compiled"
 PER_CELL, COMPILED, SEEDS = "diffusers_per_cell", "diffusers_per_cell_compiled", "diffusers_seeds_batched"
 
 UTILISATION = "model_flops_utilisation"
@@ -45,7 +46,14 @@ class Aim:
 
 AIMS = (
     Aim("tiny-cats on a CPU, one worker, over a call per cell", "tiny-cats", "cpu", 4, PER_CELL),
-    Aim("tiny-cats on a CPU, two workers, over a call per cell", "tiny-cats", "cpu", 6, PER_CELL, (WORKERS,)),
+    Aim(
+        "tiny-cats on a CPU, two workers, over a call per cell",
+        "tiny-cats",
+        "cpu",
+        6,
+        PER_CELL,
+        (WORKERS, COMPILED_WORKERS),
+    ),
     Aim("SD 1.5 at 512², of the chip", "sd15", "cuda", 0.4),
     Aim("SD 1.5 at 512², over a call per cell", "sd15", "cuda", 5, PER_CELL),
     Aim("SD 1.5 at 512², over a compiled call per cell", "sd15", "cuda", 2, COMPILED),
