@@ -12,12 +12,13 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from farm.cell import Settings
+from farm.cell import Cell, Settings
 from farm.diffusers_schedulers import scheduler_facts, suited
 from farm.render.memory import Memory
 from farm.render.offloading import Streamed
 from farm.render.philox import PhiloxNormals
 from farm.render.placement import Rung
+from farm.render.renderer import Renderer
 from farm.sampling import BUILT_IN
 from farm.weights.checkpoint import Networks, load_checkpoint
 from tests.render.rendering import Counting, apart, levels_of, render
@@ -178,3 +179,27 @@ def test_copies_of_weights_do_not_overtake_what_is_computed(large: Networks) -> 
         unet.to(CARD)
         wanted = [unet(x, time, states, return_dict=False)[0] for time in times]
     torch.testing.assert_close(answers, wanted, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_whole_way_of_a_renderer(
+    compiled: bool, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, networks: Networks
+) -> None:
+    """Pinned copies, pictures that come later, measured batches; with graphs of batches of many sizes."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cells = [settings("Euler a", 12, precision="fp32", seed=seed) for seed in range(40)]
+    cells += [replace(cell, sampler="DPM++ 2M", steps=3 + cell.seed % 9) for cell in cells]
+    renderer = Renderer({"m": tiny_model}, "cuda", compiled=compiled)
+    for number, cell in enumerate(cells):
+        renderer.submit(Cell(number, (), cell))
+    rendered = {}
+    while not renderer.idle:
+        rendered |= {one.cell.number: one for one in renderer.step()}
+    renderer.close()
+    work = renderer.take_work()
+    assert work.notes == () and not [one.error for one in rendered.values() if one.error]
+    on_cpu = render(cells, Counting(networks))
+    for number, picture in enumerate(on_cpu):
+        assert apart(np.asarray(rendered[number].image), picture) <= levels_of(cells[number])
+    assert work.of("predict").rows > 16 * work.of("predict").calls
+    assert (tmp_path / "farm-sd" / "capacity.json").exists()
