@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
+from farm.render.checkpoints import Limit, LoadNetworks
 from farm.render.requests import Request
-from farm.render.runner import Limit, LoadNetworks, Runner
+from farm.render.runner import Runner
 
 
 class ClockedRunner(Runner):

@@ -62,6 +62,8 @@ class Admission:
 
     def begin(self, most: int) -> Task | None:
         """The next one's task, if so many in flight leave room for it."""
+        if self._most is not None and self._most >= most:
+            self._most = None
         if not self._waiting:
             return None
         name = next(iter(self._waiting))
@@ -71,10 +73,10 @@ class Admission:
         task = self.running[name] = Task(name, waiting.coroutine, next(self._orders))
         return task
 
-    def end(self, name: Hashable) -> None:
-        """One has ended."""
+    def end(self, name: Hashable, well: bool) -> None:
+        """One has ended, with a result if it ended well."""
         del self.running[name], self._begun[name]
-        if self._most is not None:
+        if self._most is not None and well:
             self._most *= 2
 
     def begin_again(self, name: Hashable) -> bool:

@@ -123,17 +123,3 @@ def measures(batch_key: Hashable) -> bool:
 
 def _parts(batch_key: Hashable) -> tuple[Hashable, ...]:
     return batch_key if isinstance(batch_key, tuple) else (batch_key,)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the host had too little memory; only CUDA has an exception of its own for it."""
-    text = str(error).lower()
-    spoken = "out of memory" in text or "can't allocate memory" in text  # MPS, the CPU's allocator
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and spoken
-    )
-
-
-def is_fatal(error: BaseException) -> bool:
-    """Whether the device can do nothing more for this process, as after a kernel's illegal access."""
-    return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)

@@ -57,6 +57,7 @@ class Compiled:
         self._note = note
         self._calls: Counter[Hashable] = Counter()
         self._faster: dict[Hashable, UNet] = {}
+        self._is_compiled: set[Hashable] = set()
 
     def __call__(
         self, inputs: torch.Tensor, times: torch.Tensor, states: torch.Tensor, full: bool
@@ -79,7 +80,7 @@ class Compiled:
 
     def has(self, rows: int, row: Predict) -> bool:
         """Whether full batches of so many rows like this one are compiled."""
-        return ((rows, *row.input.shape), (rows, *row.conditioning.shape), True) in self._faster
+        return ((rows, *row.input.shape), (rows, *row.conditioning.shape), True) in self._is_compiled
 
     def _made_faster(
         self, inputs: torch.Tensor, times: torch.Tensor, states: torch.Tensor, full: bool
@@ -87,6 +88,8 @@ class Compiled:
         call = self._plain
         if full:
             call = self._tried(call, lambda: _called(self._compiled, inputs, times, states), "compiled")
+            if call is not self._plain:
+                self._is_compiled.add((inputs.shape, states.shape, full))
         if self._captures:
             call = self._tried(call, lambda: Graph(call, (inputs, times, states), self._pool), "captured")
         return call
@@ -95,6 +98,8 @@ class Compiled:
         try:
             return make()
         except Exception as error:  # whatever a compiler may raise: there is a way without it
+            if self._captures:
+                torch.cuda.synchronize()  # raises if it is the card that is lost
             self._note(f"the UNet could not be {what}, and runs without: {described(error)}")
             return now
 
@@ -123,8 +128,12 @@ class Graph:
                 call(*self._inputs)
         torch.cuda.current_stream().wait_stream(beside)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
-            self._output = call(*self._inputs)
+        stream = torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+                self._output = call(*self._inputs)
+        finally:
+            torch.cuda.set_stream(stream)  # a capture that fails leaves its own behind
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         """As `UNet`."""

@@ -11,13 +11,14 @@ import torch
 from farm.questions import Draw
 from farm.render.accounts import Accounts
 from farm.render.admission import Admission, Again
-from farm.render.capacity import Capacity, is_fatal, is_out_of_memory
+from farm.render.capacity import Capacity
 from farm.render.draws import Draws
 from farm.render.queue import Queue, Row
 from farm.render.requests import Coroutine, Request, Share
 from farm.render.shares import Shares, apart
 from farm.render.task import Task
 from farm.render.transfers import Later
+from farm.weights.device_errors import is_fatal, is_out_of_memory
 from farm.work import Work
 
 BATCHES_WAITING = 4
@@ -262,7 +263,7 @@ class Engine:
             self.accounts.again += 1
             self._shares.forget()
         else:
-            self._admission.end(task.name)
+            self._admission.end(task.name, well=error is None)
             self._finished.append(Finished(task.name, result, error, task.seconds))
 
     def _settle(self, task: Task, result: Any, error: Exception | None) -> None:

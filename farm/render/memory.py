@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from farm.render.capacity import is_out_of_memory
+from farm.weights.device_errors import is_out_of_memory
 
 HOST = torch.device("cpu")
 

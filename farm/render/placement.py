@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from farm.render.capacity import is_out_of_memory
 from farm.render.memory import Memory
 from farm.render.offloading import Streamed, Visiting, bytes_of
 from farm.weights.checkpoint import Networks
+from farm.weights.device_errors import is_out_of_memory
 
 WORTH_MOVING = 0.1
 """Of the device's memory: weights that take less are not what the room lacks for."""

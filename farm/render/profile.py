@@ -39,15 +39,16 @@ class Profile:
     def batch(self, requests: list[Request]) -> Iterator[None]:
         """Around a batch."""
         self._batches += 1
-        if self._batches == SKIPPED + 1:
+        if self._batches == SKIPPED + 1:  # once for all jobs of a command
             self._profiler = profile(activities=_activities())
             self._profiler.start()
-        with record_function(
-            f"{requests[0].kind.request}, {len(requests)} rows"
-        ):  # ASCII, or it is "unknown"
-            yield
-        if self._batches == SKIPPED + LOOKED_AT:
-            self.end()
+        try:
+            # ASCII, or the trace says "unknown"
+            with record_function(f"{requests[0].kind.request}, {len(requests)} rows"):
+                yield
+        finally:
+            if self._batches >= SKIPPED + LOOKED_AT:
+                self.end()
 
     def end(self) -> None:
         """Nothing more is to come; what was recorded so far counts."""

@@ -43,8 +43,9 @@ class Remembered:
     def __init__(self, device: str = "", file: Path | None = None) -> None:
         self._device = device
         self._file = CacheFile(file)
-        found, today = _found(self._file.read().get(device, {})), _today()
-        self._found = {key: each for key, each in found.items() if today - each.day <= DAYS}
+        today = _today()
+        found = {key: _found(entry) for key, entry in self._file.read().items()}
+        self._known = {key: one for key, one in found.items() if one is not None and today - one.day <= DAYS}
 
     def bytes_a_row(self, batch_key: Hashable) -> int | None:
         """What was measured; None if nothing was."""
@@ -72,25 +73,32 @@ class Remembered:
 
     def forget_lowered(self, part: Hashable) -> None:
         """Forgets what did not fit, of all batch keys that have this in them."""
-        for key, found in self._found.items():
-            if repr(part) in key:
-                self._found[key] = replace(found, most=0)
+        for key, found in list(self._known.items()):
+            if key.startswith(self._key("")) and repr(part) in key:
+                self._write(key, replace(found, most=0))
 
     def _of(self, batch_key: Hashable) -> _Found:
-        return self._found.get(repr(batch_key), _Found())
+        return self._known.get(self._key(repr(batch_key)), _Found())
 
     def _keep(self, batch_key: Hashable, **changes: int) -> None:
-        self._found[repr(batch_key)] = replace(self._of(batch_key), day=_today(), **changes)
-        self._file.update({self._device: {key: asdict(found) for key, found in self._found.items()}})
+        self._write(self._key(repr(batch_key)), replace(self._of(batch_key), day=_today(), **changes))
+
+    def _key(self, batch_key: str) -> str:
+        return f"{self._device}: {batch_key}"
+
+    def _write(self, key: str, found: _Found) -> None:
+        """One entry alone: several workers find out about the same kind of device."""
+        self._known[key] = found
+        self._file.update({key: asdict(found)})
 
 
 def _today() -> int:
     return int(time.time() // 86_400)
 
 
-def _found(entries: Any) -> dict[str, _Found]:
-    """None if another version wrote them."""
+def _found(entry: Any) -> _Found | None:
+    """None of what another version wrote."""
     try:
-        return {key: _Found(**entry) for key, entry in entries.items()}
-    except (TypeError, AttributeError):
-        return {}
+        return _Found(**entry)
+    except TypeError:
+        return None

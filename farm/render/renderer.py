@@ -14,7 +14,7 @@ from farm.cache_file import cache_path
 from farm.cell import Cell, Settings
 from farm.errors import CellFailed, described
 from farm.render.broken import Broken
-from farm.render.capacity import Capacity, is_out_of_memory
+from farm.render.capacity import Capacity
 from farm.render.device import dtype_for, leave_cores_free
 from farm.render.engine import Engine, Finished
 from farm.render.memory import Memory
@@ -22,9 +22,10 @@ from farm.render.profile import Profile
 from farm.render.recipes import Picture, text_to_image, weights_of
 from farm.render.remembered import Remembered
 from farm.render.requests import Weights
-from farm.render.runner import LOADED_AT_ONCE, Runner
+from farm.render.runner import Runner
 from farm.sampling import BUILT_IN, Samplers
 from farm.weights.checkpoint import Networks, load_checkpoint
+from farm.weights.device_errors import is_out_of_memory
 from farm.work import Work
 
 
@@ -88,6 +89,8 @@ class Renderer:
         profiled: bool = False,
     ) -> None:
         self._device = torch.device(device)
+        if self._device.type == "cuda" and self._device.index is not None:
+            torch.cuda.set_device(self._device)  # what is captured is captured on the current one
         leave_cores_free(self._device)
         memory = Memory(self._device)
         self._capacity = _capacity(memory, rows)
@@ -146,9 +149,11 @@ class Renderer:
     def _let_in(self) -> None:
         """Not more checkpoints in flight than stay loaded, or every batch would load one again."""
         in_use = self._in_use()
+        if len(in_use) > self._runner.loaded_at_once:
+            in_use = self._put_back()
         while self._held_back:
             in_use.add(weights_of(self._held_back[0].settings))
-            if len(in_use) > LOADED_AT_ONCE:
+            if len(in_use) > self._runner.loaded_at_once:
                 return
             name, one = next(self._names), self._held_back.popleft()
             self._tries[name] = one
@@ -157,6 +162,15 @@ class Renderer:
 
     def _in_use(self) -> set[Weights]:
         return {weights_of(one.settings) for one in self._tries.values()}
+
+    def _put_back(self) -> set[Weights]:
+        """Cells of other checkpoints than the first wait again: there turned out to be room for one alone."""
+        first = weights_of(next(iter(self._tries.values())).settings)
+        others = [name for name, one in self._tries.items() if weights_of(one.settings) != first]
+        for name in reversed(others):
+            self._engine.cancel(name)
+            self._held_back.appendleft(self._tries.pop(name))
+        return {first}
 
     def _rendered(self, finished: Finished) -> Rendered | None:
         """What a try came to; None if the cell is tried again."""

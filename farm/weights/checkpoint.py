@@ -15,6 +15,7 @@ from transformers import CLIPTextModel
 
 from farm.errors import CellFailed, described
 from farm.weights.catalog import pipeline_of, scheduler_config_of
+from farm.weights.device_errors import is_out_of_memory
 from farm.weights.tokenizer import load_tokenizer
 
 PIPELINES = ("StableDiffusionPipeline",)
@@ -49,9 +50,11 @@ def load_checkpoint(folder: Path, device: torch.device, dtype: torch.dtype) -> N
         _check_pipeline(folder)
         with _quiet():
             return _load(folder, device, dtype)
-    except (CellFailed, torch.OutOfMemoryError, MemoryError):
+    except CellFailed:
         raise
     except Exception as error:  # whatever the libraries raise about files that are missing, torn or foreign
+        if is_out_of_memory(error):
+            raise
         raise CellFailed(f"checkpoint {folder} cannot be loaded: {described(error)}") from error
 
 

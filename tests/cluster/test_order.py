@@ -12,7 +12,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import farm.render.renderer as renderer_module
-import farm.render.runner as runner_module
 from farm.cell import Outcome
 from farm.cluster.coordinator import Done
 from farm.cluster.inline import InlineFarm
@@ -111,8 +110,8 @@ def test_a_mixed_job_loads_little_and_is_rendered_as_explained(plan, checkpoints
                 computed[row.weights.model, 8 * width, 8 * height, chunks] += len(requests)
             return super().run(requests)
 
-    for module in (renderer_module, runner_module):
-        monkeypatch.setattr(module, "LOADED_AT_ONCE", 1)  # a card with room for one: each change is a load
+    # a card with room for one: each change is a load
+    monkeypatch.setattr("farm.render.checkpoints.LOADED_AT_ONCE", 1)
     monkeypatch.setattr(renderer_module, "load_checkpoint", load)
     monkeypatch.setattr(renderer_module, "Runner", Counting)
     ordered = plan.in_order(order)

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.render.buckets import BUCKETS, bucket_of, bucket_within
-from farm.render.capacity import FIRST_ROWS, Capacity, is_out_of_memory
+from farm.render.capacity import FIRST_ROWS, Capacity
 from farm.render.remembered import Remembered
 from farm.render.requests import Decode, EncodeText, Predict, Weights
+from farm.weights.device_errors import is_out_of_memory
 
 CPU = torch.device("cpu")
 
@@ -54,6 +55,10 @@ def test_lowering_is_for_one_key_and_never_raises() -> None:
         (RuntimeError("MPS backend out of memory"), True),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
         (MemoryError(), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), True),
+        (OSError(12, "Cannot allocate memory"), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ValueError("out of memory"), False),
     ],
@@ -131,12 +136,17 @@ def test_weights_that_made_room_are_tried_in_large_batches_again() -> None:
     assert (capacity.limit(key), capacity.limit(other)) == (16, 1)
 
 
-def test_several_devices_share_the_file(tmp_path: Path) -> None:
-    file, key = tmp_path / "capacity.json", row(8, 8).batch_key
-    one, other = Remembered("one", file), Remembered("other", file)
-    one.lower(key, 4)
-    other.lower(key, 8)
-    assert (Remembered("one", file).most(key), Remembered("other", file).most(key)) == (4, 8)
+def test_several_devices_and_workers_share_the_file(tmp_path: Path) -> None:
+    file, key, other = tmp_path / "capacity.json", row(8, 8).batch_key, row(8, 8, "other").batch_key
+    workers = [Remembered(device, file) for device in ("one", "one", "two")]
+    workers[0].lower(key, 4)
+    workers[1].lower(other, 2)
+    workers[2].lower(key, 8)
+    one, two = Remembered("one", file), Remembered("two", file)
+    assert [one.most(key), one.most(other), two.most(key), two.most(other)] == [4, 2, 8, None]
+    one.forget_lowered(Weights("m"))
+    again = Remembered("one", file)
+    assert [again.most(key), again.most(other), Remembered("two", file).most(key)] == [None, 2, 8]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"card": 3}', '{"card": {"k": {"new": 1}}}'])

@@ -324,6 +324,29 @@ def broken_vaes(
     return [seen]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory: 2 GiB")],
+    ids=str,
+)
+def test_a_checkpoint_for_which_there_was_no_memory_is_loaded_once_more(
+    error: Exception, renderer: Renderer, sound: dict[Settings, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault is in the loader itself; the host's allocator has no exception of its own."""
+    failures, loaded = iter([error]), []
+
+    def from_pretrained(folder: Path, **options: Any) -> Any:
+        loaded.append(folder)
+        if failure := next(failures, None):
+            raise failure
+        return read(folder, **options)
+
+    read = AutoencoderKL.from_pretrained
+    monkeypatch.setattr(AutoencoderKL, "from_pretrained", from_pretrained)
+    check_sound(render(renderer, CELLS), sound)
+    assert len(loaded) == 2
+
+
 def test_a_device_that_is_lost_ends_the_renderer_and_not_its_cells_one_by_one(
     faulty: type[Faulty], renderer: Renderer
 ) -> None:

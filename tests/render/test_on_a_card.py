@@ -161,7 +161,7 @@ def test_a_small_card_renders_what_a_large_one_does(
     gc.collect()
     most = limited(gib)
     again = render(cells, runner := Counting(copy.deepcopy(large), "cuda"))
-    [placed] = [loaded.networks for loaded in runner._loaded.values()]
+    [placed] = [loaded.networks for loaded in runner._checkpoints._loaded.values()]
     assert placed.rung >= rung and bool(runner.notes) == (placed.rung > Rung.WHOLE), runner.notes
     assert torch.cuda.max_memory_reserved() <= most
     assert max(map(apart, again, whole)) <= 4 and min(picture.std() for picture in whole) > 0

@@ -17,7 +17,7 @@ from farm.render.offloading import Streamed, bytes_of
 from farm.render.placement import Placed, Rung
 from farm.render.recipes import text_to_image
 from farm.render.renderer import Renderer
-from farm.render.requests import Open, Weights
+from farm.render.requests import Decode, Open, Predict, Weights
 from farm.render.runner import Runner
 from farm.weights.checkpoint import Networks
 from tests.render.rendering import Counting, render
@@ -70,7 +70,7 @@ def test_pictures_are_the_same_to_the_bit_wherever_the_weights_lie(
     with OnDevice(memory):
         again = render(CELLS, runner)
     assert all(map(np.array_equal, again, pictures))
-    [placed] = [loaded.networks for loaded in runner._loaded.values()]
+    [placed] = [loaded.networks for loaded in runner._checkpoints._loaded.values()]
     assert placed.rung == rung and len(runner.notes) == (rung != Rung.WHOLE)
     unet, text, vae = sizes(own)
     most = {
@@ -219,14 +219,69 @@ def test_decoding_halves_its_batch_then_moves_weights_then_goes_by_strips_then_f
     got = outcomes(cells, runner)
     wanted = [render([cell], Counting(networks))[0] for cell in cells]
     assert max(int(np.abs(one.astype(int) - two.astype(int)).max()) for one, two in zip(got, wanted)) <= 2
-    assert needy.rows == [4, 2, 1, 1, 1]
-    assert [note.split(":")[0] for note in runner.notes] == ["m"] * 3
-    assert [note.split()[1] for note in runner.notes] == ["text", "the", "pictures"]
+    assert needy.rows == [4, 2, 1, 1]
+    assert [note.split(":")[0] for note in runner.notes] == ["m"] * 2
+    assert [note.split()[1] for note in runner.notes] == ["text", "pictures"]
     assert runner.notes[-1] == "m: pictures of 64 × 64 are decoded in strips, for want of room on cpu"
     own.vae.decoder.conv_in.register_forward_pre_hook(only_of_64)
     other, failed = outcomes([cells[0], changed(steps=1, width=72)], runner)
     assert np.abs(other.astype(int) - wanted[0].astype(int)).max() <= 2
     assert isinstance(failed, torch.OutOfMemoryError)
+
+
+def test_where_there_is_room_for_one_checkpoint_each_is_loaded_about_once(
+    networks: Networks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second is tried beside the first, whose cells are finished before it comes again."""
+    loaded: list[str] = []
+
+    def load(folder: Path, *_: Any) -> Networks:
+        loaded.append(folder.name)
+        return copy.deepcopy(networks)
+
+    monkeypatch.setattr("farm.render.renderer.load_checkpoint", load)
+    room = [Scarce(int(share * sum(sizes(networks)))) for share in (2.5, 1.5)]
+    for memory, loads in zip(room, ("ab", "abab")):
+        loaded.clear()
+        monkeypatch.setattr("farm.render.renderer.Memory", lambda _, memory=memory: memory)
+        renderer = Renderer({"a": Path("a"), "b": Path("b")}, "cpu", rows=8)
+        cells = [changed(model=model, seed=seed, steps=6 + seed) for model in "ab" for seed in range(6)]
+        rendered = finish(renderer, cells)
+        assert not [one.error for one in rendered if one.error] and len(rendered) == 12
+        assert "".join(loaded) == loads
+
+
+def test_another_checkpoint_goes_before_the_own_weights_are_moved(networks: Networks) -> None:
+    memory, made = Scarce(int(2.3 * sum(sizes(networks)))), {}
+
+    def load(name: str, *_: Any) -> Networks:
+        made.clear()  # so that nobody but the runner holds the first
+        made[name] = copy.deepcopy(networks)
+        return made[name]
+
+    runner = Runner(load, HOST, memory=memory)
+    with torch.inference_mode():
+        for name in ("a", "b"):
+            runner.run([Open(Weights(name))])
+        made["b"].unet.register_forward_pre_hook(lambda *_: memory.needs(int(0.5 * memory.limit)))
+        runner.run([Predict(Weights("b"), torch.zeros(4, 8, 8), 5.0, torch.zeros(77, 128))])
+    [(weights, one)] = runner._checkpoints._loaded.items()
+    assert (weights.model, one.networks.rung, runner.loaded_at_once) == ("b", Rung.WHOLE, 1)
+
+
+def test_what_was_made_of_a_checkpoint_goes_first_and_that_is_tried(own: Networks) -> None:
+    runner, weights, asked = Runner(lambda *_: own, HOST), Weights("m"), []
+
+    def fail_beside_the_other_vae(*_: Any) -> None:
+        asked.append(runner._checkpoints.of(weights).precise_vae is not None)
+        if asked[-1]:
+            raise torch.OutOfMemoryError("out of memory")
+
+    own.unet.register_forward_pre_hook(fail_beside_the_other_vae)
+    with torch.inference_mode():
+        runner.run([Decode(weights, torch.zeros(4, 8, 8), precise=True)])
+        runner.run([Predict(weights, torch.zeros(4, 8, 8), 5.0, torch.zeros(77, 128))])
+    assert asked == [True, False]
 
 
 def test_a_host_without_memory_decodes_in_strips(own: Networks, pictures: list[np.ndarray]) -> None:

@@ -10,10 +10,11 @@ from diffusers import StableDiffusionPipeline
 from farm.errors import CellFailed
 from farm.prompts.chunks import Chunk
 from farm.prompts.emphasis import Piece
+from farm.render.checkpoints import LOADED_AT_ONCE
 from farm.render.memory import Memory
 from farm.render.model import Model
 from farm.render.requests import Decode, EncodeText, Open, Predict, Request, Weights
-from farm.render.runner import LOADED_AT_ONCE, Runner
+from farm.render.runner import Runner
 from farm.weights.checkpoint import Networks
 
 CPU = torch.device("cpu")

@@ -1,0 +1,190 @@
+"""The checkpoints that a device holds: loaded when they are asked, let go when others need the room."""
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from farm.render.compiled import Compiled
+from farm.render.device import dtype_for
+from farm.render.memory import HOST, Memory
+from farm.render.model import Model
+from farm.render.placement import Placed, Rung, rung_for
+from farm.render.requests import Weights
+from farm.render.tuning import tuned
+from farm.weights.checkpoint import Networks
+from farm.weights.device_errors import is_out_of_memory
+from farm.weights.tokenizer import Tokenizer
+
+LOADED_AT_ONCE = 2
+"""Checkpoints kept on the device: the one in use, and its neighbour where a sweep changes over."""
+
+LoadNetworks = Callable[[str, torch.device, torch.dtype], Networks]
+
+Limit = Callable[[Hashable], int]
+"""The largest batch of a batch key."""
+
+
+@dataclass(slots=True)
+class Loaded:
+    """A checkpoint on the device, and what was made of it.
+
+    Attributes:
+        networks: where they lie.
+        compiled: the UNet, if it is; let go where memory is short.
+        model: what recipes must know of it.
+        precise_vae: in fp32, once it was asked; let go where memory is short.
+    """
+
+    networks: Placed
+    compiled: Compiled | None
+    model: Model
+    precise_vae: Any = None
+
+
+class Checkpoints:
+    """Holds as many as there is room for.
+
+    Args:
+        load: reads a checkpoint, by its name, onto a device in a type; here onto the host.
+        device: what the networks compute on.
+        memory: of the device.
+        compiles: whether UNets are compiled.
+        note: is told, in a line for people, how it goes.
+    """
+
+    def __init__(
+        self,
+        load: LoadNetworks,
+        device: torch.device,
+        memory: Memory,
+        compiles: bool,
+        note: Callable[[str], None],
+    ) -> None:
+        self._load = load
+        self._device = device
+        self._memory = memory
+        self._compiles = compiles
+        self._note = note
+        self._loaded: OrderedDict[Weights, Loaded] = OrderedDict()
+        self.most = LOADED_AT_ONCE
+        """That are held at once; one, after two did not fit beside each other."""
+
+    def of(self, weights: Weights) -> Loaded:
+        """The checkpoint, loaded if it is not there; the longest unused make room for it."""
+        if weights not in self._loaded:
+            while len(self._loaded) >= self.most:
+                self._loaded.popitem(last=False)
+            self._loaded[weights] = self._begun(weights)
+        self._loaded.move_to_end(weights)
+        return self._loaded[weights]
+
+    def precise_vae_of(self, weights: Weights) -> Any:
+        """Its VAE in fp32, whatever its precision."""
+        loaded = self.of(weights)
+        if loaded.precise_vae is None:
+            loaded.precise_vae = copy.deepcopy(loaded.networks.vae).float()
+        return loaded.precise_vae
+
+    def done_with(self, weights: Weights) -> None:
+        """Lets this one go before any others when room is needed: nothing in flight asks for it."""
+        if weights in self._loaded:
+            self._loaded.move_to_end(weights, last=False)
+
+    def dtype(self, weights: Weights) -> torch.dtype:
+        """Of the networks; their own `dtype` walks through all their modules, at each call."""
+        return dtype_for(weights.precision, self._device)
+
+    def let_others_go(self, weights: Weights) -> bool:
+        """Makes room by letting all others go; False if there are none."""
+        if not self._loaded.keys() - {weights}:
+            return False
+        self._loaded = OrderedDict((name, one) for name, one in self._loaded.items() if name == weights)
+        self.most = 1
+        self._memory.give_back()
+        return True
+
+    def let_extras_go(self, weights: Weights, all_but_vae: bool) -> bool:
+        """Makes room by letting go what was made of a checkpoint; False if there is nothing.
+
+        Args:
+            weights: of the checkpoint.
+            all_but_vae: whether the VAE in fp32 is to stay.
+        """
+        loaded = self._loaded.get(weights)
+        if loaded is None:
+            return False
+        extras = [loaded.compiled, None if all_but_vae else loaded.precise_vae]
+        if loaded.compiled is not None:
+            self._note(
+                f"{weights.model}: goes on without its compiled UNet, for want of room on {self._device}"
+            )
+        loaded.compiled = None
+        if not all_but_vae:
+            loaded.precise_vae = None
+        self._memory.give_back()
+        return any(extra is not None for extra in extras)
+
+    def lower(self, weights: Weights) -> bool:
+        """Makes room by moving weights to the host; False if there is nothing more to gain by it."""
+        loaded = self._loaded.get(weights)
+        if loaded is None:
+            return False
+        try:
+            is_lower = loaded.networks.lower()
+        except Exception:
+            del self._loaded[weights]  # half of it may have been moved
+            raise
+        self._tell(weights, loaded.networks)
+        return is_lower
+
+    def _begun(self, weights: Weights) -> Loaded:
+        """Once more, with nothing beside it, where memory was too short."""
+        placed = self._placed(weights)
+        if placed is None:
+            self._let_all_go()
+            placed = Placed(self._read(weights), self._memory)
+        self._tell(weights, placed)
+        compiles = self._compiles and placed.rung == Rung.WHOLE
+        compiled = Compiled(placed.unet, self._device, self._note) if compiles else None
+        return Loaded(placed, compiled, self._described(placed, weights))
+
+    def _placed(self, weights: Weights) -> Placed | None:
+        """None for want of memory; in a method of its own, since an exception holds on to what it met."""
+        try:
+            networks = self._read(weights)
+            if self._loaded and rung_for(networks, self._memory) != Rung.WHOLE:
+                self.most = 1
+                self._let_all_go()
+            return Placed(networks, self._memory)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+
+    def _read(self, weights: Weights) -> Networks:
+        return tuned(self._load(weights.model, HOST, self.dtype(weights)), self._device)
+
+    def _let_all_go(self) -> None:
+        if self._loaded:
+            self.most = 1
+        self._loaded.clear()
+        self._memory.give_back()
+
+    def _tell(self, weights: Weights, placed: Placed) -> None:
+        for note in placed.notes:
+            self._note(f"{weights.model}: {note}")
+        placed.notes.clear()
+
+    def _described(self, networks: Placed, weights: Weights) -> Model:
+        return Model(
+            scheduler_config=networks.scheduler_config,
+            text_layers=networks.text_encoder.config.num_hidden_layers,
+            # not the networks themselves: whoever holds a Model must not keep them on the device
+            tokenizer=Tokenizer(networks.tokenizer, networks.text_encoder.config.max_position_embeddings),
+            device=self._device,
+            is_precise=self.dtype(weights) == torch.float32,
+        )
