@@ -1,13 +1,16 @@
 """How long it takes: what runs have measured, kept for the plans that come after them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from farm.cache_file import CacheFile, cache_path
 from farm.work import Kind, Need, Size, Tally, Work
+
+MOST = 10_000
+"""Rows of earlier runs that count against those of a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +35,26 @@ class _Rate:
     Attributes:
         row: seconds of a worker for a row of the UNet, with all that comes beside it.
         picture: seconds of a worker for decoding a picture.
+        rows: that it was measured with, at most `MOST`.
         workers: of the run that measured it.
         day: when (ISO 8601).
     """
 
     row: float
     picture: float
+    rows: int
     workers: int
     day: str
+
+    def followed_by(self, later: "_Rate") -> "_Rate":
+        """The mean of both by their rows; a small run says little."""
+        old, new = min(self.rows, MOST), later.rows
+
+        def mean(before: float, after: float) -> float:
+            return (before * old + after * new) / (old + new)
+
+        row, picture = mean(self.row, later.row), mean(self.picture, later.picture)
+        return replace(later, row=row, picture=picture, rows=old + new)
 
 
 class Rates:
@@ -54,7 +69,7 @@ class Rates:
         self._known = {key: rate for key, entry in self._file.read().items() if (rate := _rate(entry))}
 
     def note(self, work: Work, hashes: Mapping[str, str], workers: int) -> None:
-        """Keeps what a run has measured, in place of what was known.
+        """Keeps what a run has measured, beside what was known.
 
         Args:
             work: of all workers together.
@@ -63,13 +78,15 @@ class Rates:
         """
         busy = sum(tally.seconds for tally in work.tallies.values())
         beside = (busy + work.waiting + work.between) / busy if busy else 1.0
-        today = datetime.now(UTC).date().isoformat()
+        today, found = datetime.now(UTC).date().isoformat(), list[str]()
         for size, rows in _by_size(work, "predict").items():
             pictures = _by_size(work, "decode").get(size, Tally())
             if size.model in hashes and pictures.rows:
                 row, picture = (tally.seconds / tally.rows * beside for tally in (rows, pictures))
-                self._known[_key(size, hashes)] = _Rate(row, picture, workers, today)
-        self._file.update({key: asdict(rate) for key, rate in self._known.items()})
+                rate, key = _Rate(row, picture, rows.rows, workers, today), _key(size, hashes)
+                self._known[key] = self._known[key].followed_by(rate) if key in self._known else rate
+                found.append(key)
+        self._file.update({key: asdict(self._known[key]) for key in found})
 
     def estimate(self, needs: Mapping[Size, Need], hashes: Mapping[str, str]) -> Estimate | None:
         """How long it may take, with as many workers as measured it; None if something never was.
@@ -108,8 +125,9 @@ def _key(size: Size, hashes: Mapping[str, str]) -> str:
 
 
 def _rate(entry: Any) -> _Rate | None:
-    """None of an entry that another version wrote."""
+    """None of an entry that another version wrote, or that is torn."""
     try:
-        return _Rate(**entry)
+        rate = _Rate(**entry)
+        return rate if min(rate.row, rate.picture, rate.rows, rate.workers) > 0 else None
     except TypeError:
         return None

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from farm.rates import Rates
+from farm.rates import MOST, Rates
 from farm.work import Kind, Need, Size, Tally, Work
 
 HASHES = {"m": "a" * 64, "n": "b" * 64}
@@ -38,12 +38,31 @@ def test_what_happens_beside_the_networks_counts(file: Path) -> None:
     assert estimate is not None and estimate.seconds == pytest.approx(1.5)
 
 
-def test_the_last_run_counts_and_sizes_are_measured_apart(file: Path) -> None:
+def test_runs_count_by_their_rows_and_sizes_are_measured_apart(file: Path) -> None:
     rates = Rates(file)
-    rates.note(worked(SMALL, 0.05, 0.5), HASHES, 1)
-    rates.note(worked(SMALL, 0.01, 0.0) + worked(LARGE, 0.03, 0.0), HASHES, 1)
-    estimate = Rates(file).estimate({SMALL: Need(100, 5), LARGE: Need(100, 5)}, HASHES)
-    assert estimate is not None and estimate.seconds == pytest.approx(4.0)
+    rates.note(worked(SMALL, 0.05, 0.1, rows=20), HASHES, 1)
+    rates.note(worked(SMALL, 0.01, 0.1, rows=60) + worked(LARGE, 0.03, 0.1), HASHES, 1)
+    estimate = Rates(file).estimate({SMALL: Need(100, 0), LARGE: Need(100, 0)}, HASHES)
+    assert estimate is not None and estimate.seconds == pytest.approx(100 * (0.02 + 0.03))
+
+
+def test_a_small_run_changes_little_and_many_old_ones_do_not_count_for_ever(file: Path) -> None:
+    rates = Rates(file)
+    for _ in range(5):
+        rates.note(worked(SMALL, 0.01, 0.1, rows=MOST), HASHES, 1)
+    rates.note(worked(SMALL, 0.09, 0.1, rows=MOST // 100), HASHES, 1)
+    estimate = rates.estimate({SMALL: Need(100, 0)}, HASHES)
+    assert estimate is not None and 1.0 < estimate.seconds < 1.1
+    rates.note(worked(SMALL, 0.03, 0.1, rows=MOST), HASHES, 1)
+    estimate = rates.estimate({SMALL: Need(100, 0)}, HASHES)
+    assert estimate is not None and estimate.seconds == pytest.approx(2.0, rel=0.05)
+
+
+def test_two_farms_keep_what_the_other_found_out(file: Path) -> None:
+    one, other = Rates(file), Rates(file)
+    one.note(worked(SMALL, 0.01, 0.1), HASHES, 1)
+    other.note(worked(LARGE, 0.01, 0.1), HASHES, 1)
+    assert Rates(file).estimate({SMALL: Need(1, 0), LARGE: Need(1, 0)}, HASHES) is not None
 
 
 def test_what_was_never_measured_is_not_guessed(file: Path) -> None:
@@ -56,7 +75,10 @@ def test_what_was_never_measured_is_not_guessed(file: Path) -> None:
     assert rates.estimate({}, HASHES) is None
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"k": 3}', '{"k": {"row": 1, "unknown": 2}}'])
+TORN = '{"k": {"row": "x", "picture": 1, "rows": 1, "workers": 0, "day": ""}}'
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"k": 3}', '{"k": {"row": 1, "unknown": 2}}', TORN])
 def test_a_file_of_another_version_is_passed_over(content: str, file: Path) -> None:
     file.parent.mkdir()
     file.write_text(content)

@@ -72,3 +72,5 @@ def finish(device: torch.device) -> None:
     """Waits until the device has done what it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

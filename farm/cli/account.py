@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from farm.cell import Outcome
-from farm.cluster.coordinator import Done
+from farm.cluster.coordinator import Done, Event, Notice
 from farm.plan import Plan
 from farm.work import Kind, Work, total
 
@@ -17,18 +16,24 @@ class Account:
     """Of one job.
 
     Attributes:
+        follows: whether another job of the command was rendered before, whose rows are still known.
         works: of each worker.
         evaluations: of the pictures that are done, by key: cells that want the same picture have one.
         failed: cells that are not done.
+        put_back: cells that were given to another worker.
     """
 
+    follows: bool = False
     works: dict[str, Work] = field(default_factory=dict)
     evaluations: dict[str, int] = field(default_factory=dict)
     failed: int = 0
+    put_back: int = 0
 
-    def add(self, event: Outcome | Done) -> None:
+    def add(self, event: Event) -> None:
         """Takes in what a farm says."""
-        if isinstance(event, Done):
+        if isinstance(event, Notice):
+            self.put_back += event.put_back
+        elif isinstance(event, Done):
             self.works[event.worker] = self.works.get(event.worker, Work()) + event.work
         elif event.status == "done":
             self.evaluations[event.cell.key] = event.cell.evaluations
@@ -50,7 +55,8 @@ class Account:
         if not work:
             return
         done, shared = work.of("predict").rows, f"{work.shared_rows:,} more were shared"
-        yield f"{sum(self.evaluations.values()):,} evaluations, {done:,} rows through the UNet; {shared}"
+        evaluations = sum(self.evaluations.values())
+        yield f"{evaluations:,} evaluations of what is done, {done:,} rows through the UNet; {shared}"
         if reason := self._difference(planned, done):
             yield reason
         yield f"batches {work.occupancy:.0%} full; {_shares(work)}"
@@ -82,6 +88,12 @@ class Account:
         reasons = []
         if any(planned.samplers[cell.settings.sampler].chooses_steps for cell in planned.cells):
             reasons.append("a sampler chooses its own steps")
+        if any(cell.settings.negative_guidance_minimum_sigma for cell in planned.cells):
+            reasons.append("rows are left out below negative_guidance_minimum_sigma")
+        if self.follows:
+            reasons.append("rows of the job before were still known")
+        if self.put_back:
+            reasons.append(f"{self.put_back} went to another worker")
         if self.failed:
             reasons.append(f"{self.failed} failed")
         if again := self.work.again:

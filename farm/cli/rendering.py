@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from farm.cell import Cell
+from farm.cell import Cell, Outcome
 from farm.cli.account import Account
 from farm.cli.early import Waves, write_early
 from farm.cli.farms import open_farm
 from farm.cli.jobs import Place
 from farm.cli.plan import counted
 from farm.cli.progress import RunProgress
-from farm.cluster.coordinator import Done, Notice
+from farm.cluster.coordinator import Notice
 from farm.errors import FarmError
 from farm.ordering import WaveOf
 from farm.plan import Plan
@@ -68,7 +68,7 @@ def render_jobs(
         open_farm(paths, place.workspace.plugin_folders, inline, address, workers, options)
     ) as farm:
         try:
-            return sum([_run_job(plan, place, farm, bool(options.get("profiled"))) for plan in plans])
+            return sum([_run_job(plan, place, farm, options, plan is not plans[0]) for plan in plans])
         finally:
             write_overview(place.results)
 
@@ -105,18 +105,20 @@ def _keyed(plans: Sequence[Plan], place: Place) -> list[Plan]:
     return [plan.keyed(hashes) for plan in plans]
 
 
-def _run_job(plan: Plan, place: Place, farm: _LateFarm, profiled: bool) -> int:
+def _run_job(plan: Plan, place: Place, farm: _LateFarm, options: Mapping[str, Any], follows: bool) -> int:
+    """Renders a job; `follows` is whether another one of this command was rendered before."""
     with Store(place.results / plan.name, plan) as store:
         store.write_job()
         left = plan.without(store.done())
         _say(_opening(plan, left))
-        started, account = time.monotonic(), Account()
+        started, account = time.monotonic(), Account(follows)
         try:
             _render(plan, left, store, farm, account)
             scoreless = _score(plan, store, place)
         except KeyboardInterrupt:
             with suppress(FarmError):  # what was committed is in the journal
                 store.write_index()
+                _tell_where_time_went(account, store.folder, options)
             _say(f"{plan.name}: interrupted; {_kept(store, plan)}; the same command goes on from there")
             raise typer.Exit(130) from None
         except BaseException:
@@ -124,26 +126,32 @@ def _run_job(plan: Plan, place: Place, farm: _LateFarm, profiled: bool) -> int:
                 store.write_index()
             raise
         failed = _close(plan, store, len(left.cells), time.monotonic() - started)
-        _tell(left, account)
-        if profiled and account.work:
-            _tell_where_time_went(account, store.folder)
+        _tell(left, account, options)
+        _tell_where_time_went(account, store.folder, options)
         return scoreless + failed
 
 
-def _tell(planned: Plan, account: Account) -> None:
-    """What was done, beside what was planned; and how long it took, for the plans to come."""
+def _tell(planned: Plan, account: Account, options: Mapping[str, Any]) -> None:
+    """What was done, beside what was planned; and how long it took, for the plans to come.
+
+    What a compiler or a profiler took of the time says nothing about other runs.
+    """
     for line in account.lines(planned):
         _say(f"{planned.name}: {line}")
-    hashes = {cell.settings.model: cell.model_hash for cell in planned.cells}
-    Rates().note(account.work, hashes, len(account.works))
+    if not any(options.values()):
+        hashes = {cell.settings.model: cell.model_hash for cell in planned.cells}
+        Rates().note(account.work, hashes, len(account.works))
 
 
-def _tell_where_time_went(account: Account, folder: Path) -> None:
+def _tell_where_time_went(account: Account, folder: Path, options: Mapping[str, Any]) -> None:
+    if not (options.get("profiled") and account.work):
+        return
     print(account.table())
     files = list(account.files())
     for worker, name, content in files:
         write_whole(folder / PROFILE / worker / name, content)
-    print(f"profile: {folder / PROFILE if files else 'no trace, since there were too few batches'}")
+    none = "no trace: each worker records one, after its first batches and of one job of a command"
+    print(f"profile: {folder / PROFILE if files else none}")
 
 
 def _render(plan: Plan, left: Plan, store: Store, farm: _LateFarm, account: Account) -> None:
@@ -154,11 +162,10 @@ def _render(plan: Plan, left: Plan, store: Store, farm: _LateFarm, account: Acco
         closing(farm.render(left.cells, left.wave_of)) as events,
     ):
         for event in events:
+            account.add(event)
             if isinstance(event, Notice):
                 progress.say(f"{left.name}: {event.worker}: {event.text}")
-                continue
-            account.add(event)
-            if isinstance(event, Done):
+            if not isinstance(event, Outcome):
                 continue
             with _uninterrupted():
                 store.write(event)

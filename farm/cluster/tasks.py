@@ -48,7 +48,7 @@ def _task(cells: tuple[Cell, ...], wave_of: WaveOf) -> CellTask:
     return Task(
         key=task_key(cells[0]),
         payload=cells,
-        weights=cells[0].model_hash or settings.model,
+        weights=f"{cells[0].model_hash or settings.model} {settings.precision}",
         group=first_pass(settings),
         cost=cost(cells[0]),
         wave=wave_of(cells[0]),

@@ -250,7 +250,7 @@ class Worker:
             return self._failure(rendered, rendered.error)
         finished = self._chain(rendered.cell.plugins).finish(rendered.image, rendered.cell)
         counted = replace(rendered.cell, evaluations=rendered.evaluations)
-        png = png_bytes(finished.image, counted)
+        png = png_bytes(finished.image, counted, {"Remark": rendered.remark} if rendered.remark else None)
         seconds = rendered.seconds + time.perf_counter() - started
         return Outcome(counted, "done", png, "", seconds, self._name, finished.columns, rendered.remark)
 

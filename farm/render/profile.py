@@ -28,6 +28,7 @@ class Profile:
 
     def __init__(self) -> None:
         self._batches = 0
+        self._has_begun = False
         self._profiler: profile | None = None
         self._files: dict[str, bytes] = {}
 
@@ -37,18 +38,19 @@ class Profile:
 
     @contextmanager
     def batch(self, requests: list[Request]) -> Iterator[None]:
-        """Around a batch."""
+        """Around a batch, which gets a name in ASCII: others are "unknown" in the trace."""
         self._batches += 1
-        if self._batches == SKIPPED + 1:  # once for all jobs of a command
+        with record_function(f"{requests[0].kind.request}, {len(requests)} rows"):
+            yield
+
+    def turn(self) -> None:
+        """Begins or ends to record, if it is time; between batches, so that no batch takes the blame."""
+        if self._profiler is not None and self._batches >= SKIPPED + LOOKED_AT:
+            self.end()
+        elif self._batches >= SKIPPED and not self._has_begun:
+            self._has_begun = True
             self._profiler = profile(activities=_activities())
             self._profiler.start()
-        try:
-            # ASCII, or the trace says "unknown"
-            with record_function(f"{requests[0].kind.request}, {len(requests)} rows"):
-                yield
-        finally:
-            if self._batches >= SKIPPED + LOOKED_AT:
-                self.end()
 
     def end(self) -> None:
         """Nothing more is to come; what was recorded so far counts."""

@@ -138,6 +138,8 @@ class Renderer:
         """Runs one batch; returns the cells that finished by it, often none."""
         self._let_in()
         ended = [self._rendered(finished) for finished in self._engine.step()]
+        if self._profile is not None:
+            self._profile.turn()
         return [rendered for rendered in ended if rendered is not None]
 
     def close(self) -> None:

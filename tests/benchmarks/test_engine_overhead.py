@@ -28,6 +28,7 @@ def held() -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "cells"), [("plain", 5000), ("recipe", 300)])
 def test_an_engine_holds_no_more_after_many_cells_than_after_few(kind: str, cells: int) -> None:
     overhead = measure(CELLS[kind], cells, 2, held, share_budget=BUDGET)

@@ -63,6 +63,7 @@ def test_both_sides_render_the_sheet_that_is_planned(capsys: pytest.CaptureFixtu
     assert [side["images"] for side in (farm, per_cell, seeds)] == [6, 6, 12]
 
 
+@pytest.mark.slow
 def test_its_figures_hang_together(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = "--samplers", "Euler, DPM adaptive", "--scales", "1", "--seeds", "1", "--workers", "0"
     report = measured(capsys, *arguments)
@@ -81,6 +82,7 @@ def test_its_figures_hang_together(capsys: pytest.CaptureFixture[str]) -> None:
     assert report["aims"][0]["met"] is None  # which such a small sheet cannot tell
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["sd15", "sdxl"])
 def test_the_sizes_for_a_gpu_run_through_as_toys(size: str, capsys: pytest.CaptureFixture[str]) -> None:
     report = measured(capsys, "--size", size, "--toy", "--samplers", "Euler", "--seeds", "1", "--curve", "1")
@@ -109,6 +111,7 @@ def test_two_workers_on_ray_make_the_same_pictures(capsys: pytest.CaptureFixture
     assert report["aims"][1]["measured"] == workers["times_faster_than"][PER_CELL]
 
 
+@pytest.mark.slow
 def test_work_is_that_of_the_real_networks() -> None:
     """As a FLOP counter has them of the published models, SDXL's with its sizes and pooled text."""
     assert unet_flops({"cross_attention_dim": 768, "attention_head_dim": 8}, 512) == pytest.approx(

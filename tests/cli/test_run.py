@@ -37,7 +37,7 @@ def test_a_run_ends_with_what_was_done_which_is_what_was_planned(farm, workspace
     planned = json.loads(farm("plan", "small.yaml", "--json").out)
     assert planned["estimate"] is None
     said = farm("run", "small.yaml", "--inline").err
-    done = f"{planned['evaluations']} evaluations, {planned['rows']} rows through the UNet"
+    done = f"{planned['evaluations']} evaluations of what is done, {planned['rows']} rows through the UNet"
     assert f"small: {done}; {planned['shared_rows']} more were shared" in said and "than planned" not in said
     assert re.search(r"small: batches \d+% full; \d+\.\d s of work: UNet \d+%, VAE \d+%", said)
     assert re.search(r"time: about .*, at the rate of 1 worker on 20\d\d-", farm("plan", "small.yaml").out)
@@ -59,7 +59,7 @@ def test_a_profile_says_where_the_time_went(farm, workspace):
     assert any(re.fullmatch(r"predict, \d+ rows", name) for name in names) and "aten::addmm" in names
     assert "aten::addmm" in (folder / "operators.txt").read_text(encoding="utf-8")
     short = farm("run", "small.yaml", "--inline", "--profile")
-    assert "profile: no trace, since there were too few batches" in short.out and "\nVAE " in short.out
+    assert "profile: no trace: each worker records one" in short.out and "\nVAE " in short.out
 
 
 def test_what_was_done_otherwise_than_planned_is_said(farm, workspace):

@@ -82,6 +82,7 @@ class Bucketed(Counting):
         self.calls = []
 
 
+@pytest.mark.slow
 def test_in_buckets_all_are_the_same_to_the_bit(networks: Networks) -> None:
     cells = CELLS[3::3]
     for wanted, picture in zip(cells, render(cells, Bucketed(networks), rows=8), strict=True):

@@ -216,6 +216,7 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_pictures_are_those_of_a_loop_with_the_features_put_in(networks: Networks) -> None:
     """All side by side, so that full and shallow rows of other branches wait for each other."""

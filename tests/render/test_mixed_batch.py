@@ -55,6 +55,7 @@ def differences(pictures: Sequence[np.ndarray], others: Sequence[np.ndarray]) ->
     return [apart(one, other) for one, other in zip(pictures, others, strict=True)]
 
 
+@pytest.mark.slow
 @of_samplers
 def test_the_sheet_of_all_samplers_and_schedules_is_its_cells(whole: bool, networks: Networks) -> None:
     cells, padded = list(sheet(whole)), Padded(networks)

@@ -107,11 +107,13 @@ def test_samplers(apple: Apple, far_away: Networks) -> None:
     assert apple.read_back == 0
 
 
+@pytest.mark.slow
 def test_the_sampler_that_waits_for_the_device(apple: Apple, far_away: Networks) -> None:
     rendered([settings("DPM adaptive", 5)], far_away)
     assert apple.read_back > 0
 
 
+@pytest.mark.slow
 def test_schedulers_of_diffusers(apple: Apple, far_away: Networks) -> None:
     rendered([settings(name, 3) for name in SCHEDULERS], far_away)
 

@@ -172,6 +172,7 @@ LENGTHS = (*[6] * 10, 4, 5, 7)
 """Steps: six where it matters when something changes."""
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_all_of_it_in_one_batch_equals_the_plain_loops(networks: Networks) -> None:
     """Texts of other lengths, rows of other numbers, other steps and scales, side by side."""

@@ -99,6 +99,7 @@ class Peak(TorchDispatchMode):
 META = torch.device("meta")
 
 
+@pytest.mark.slow
 def test_strips_need_little_memory_whatever_the_size() -> None:
     """Of a VAE as large as Stable Diffusion's, beside its weights; what is left grows as the latents do."""
     kinds = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
