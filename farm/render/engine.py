@@ -18,7 +18,7 @@ from farm.render.requests import Coroutine, Request, Share
 from farm.render.shares import Shares, apart
 from farm.render.task import Task
 from farm.render.transfers import Later
-from farm.work import Work
+from farm.work import Kind, Work
 
 BATCHES_WAITING = 4
 """Rows and draws that wait, at most, as a multiple of a batch; more only cost memory."""
@@ -85,7 +85,7 @@ class Engine:
         self._draws = Draws() if draws is None else draws
         self._admission = Admission()
         self._ready: deque[Task] = deque()
-        self._late: deque[tuple[Task, int, Later]] = deque()
+        self._late: deque[tuple[Task, int, Later, Kind]] = deque()
         self._finished: list[Finished] = []
 
     def submit(self, name: Hashable, coroutine: Coroutine, again: Again | None = None) -> None:
@@ -184,7 +184,7 @@ class Engine:
         for row, answer in zip(rows, answers, strict=True):
             row.task.seconds += seconds / len(rows)
             if isinstance(answer, Later):
-                self._late.append((row.task, row.slot, answer))
+                self._late.append((row.task, row.slot, answer, request.kind))
             else:
                 self._deliver(row.task, row.slot, answer)
         self._advance_ready()
@@ -200,13 +200,15 @@ class Engine:
     def _deliver_late(self) -> None:
         """Passes on what has come from the device by now; it comes in the order in which it was asked for."""
         while self._late and self._late[0][2].is_there:
-            task, slot, answer = self._late.popleft()
+            task, slot, answer, _ = self._late.popleft()
             self._deliver(task, slot, answer.get())
         self._advance_ready()
 
     def _wait_for_late(self) -> None:
-        task, slot, answer = self._late.popleft()
-        self._deliver(task, slot, answer.get())
+        task, slot, answer, kind = self._late.popleft()
+        with self.accounts.waiting_for(kind):
+            got = answer.get()
+        self._deliver(task, slot, got)
         self._deliver_late()
 
     def _deliver(self, task: Task, slot: int, answer: Any) -> None:
