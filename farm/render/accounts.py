@@ -54,6 +54,15 @@ class Accounts:
         """A batch that failed took so long."""
         self._running += seconds
 
+    @contextmanager
+    def waiting_for(self, kind: Kind) -> Iterator[None]:
+        """Around a wait for an answer that the device still has to give, of a batch that was counted."""
+        started = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - started
+        self._running += seconds
+        self._tallies[kind] += Tally(seconds=seconds)
+
     def shared(self, is_row: bool) -> None:
         """An answer was had without computing it."""
         self.shared_answers += 1

@@ -70,6 +70,10 @@ class Features:
             del self._held[row]
         return features if age < self._interval else None
 
+    def drop_older(self, evaluation: int) -> None:
+        """Lets go of features that no evaluation from this one on can use, of rows that were left out."""
+        self._held = {row: held for row, held in self._held.items() if evaluation - held[0] < self._interval}
+
     def kept(
         self, rows: Sequence[Hashable], evaluation: int, answers: Sequence[Any]
     ) -> tuple[torch.Tensor, ...]:

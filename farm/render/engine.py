@@ -2,7 +2,8 @@
 
 import time
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from farm.render.shares import Shares, apart
 from farm.render.task import Task
 from farm.render.transfers import Later
 from farm.weights.device_errors import is_fatal, is_out_of_memory
-from farm.work import Work
+from farm.work import Kind, Work
 
 BATCHES_WAITING = 4
 """Rows and draws that wait, at most, as a multiple of a batch; more only cost memory."""
@@ -86,7 +87,7 @@ class Engine:
         self._draws = Draws() if draws is None else draws
         self._admission = Admission()
         self._ready: deque[Task] = deque()
-        self._late: deque[tuple[Task, int, Later]] = deque()
+        self._late: deque[tuple[Task, int, Later, Kind]] = deque()
         self._finished: list[Finished] = []
 
     def submit(self, name: Hashable, coroutine: Coroutine, again: Again | None = None) -> None:
@@ -105,9 +106,12 @@ class Engine:
         self._admission.add(name, coroutine, again)
 
     def cancel(self, name: Hashable) -> None:
-        """Ends a coroutine without a result; shared recipes that only it waited for end with it."""
-        if (task := self._admission.withdraw(name)) is not None:
-            self._drop(task)
+        """Ends a coroutine without a result; shared recipes that only it waited for end with it.
+
+        Raises:
+            BaseException: the first that one of them raised instead of ending; all are dropped by then.
+        """
+        self._withdraw((name,))
 
     @property
     def in_flight(self) -> int:
@@ -146,10 +150,13 @@ class Engine:
         return accounts.work()
 
     def close(self) -> None:
-        """Ends what is in flight, and the threads."""
-        for name in self._admission.names:
-            self.cancel(name)
-        self._draws.close()
+        """Ends what is in flight, and the threads.
+
+        Raises:
+            BaseException: the first that a coroutine raised instead of ending; all is closed by then.
+        """
+        with closing(self._draws):
+            self._withdraw(self._admission.names)
 
     def _admit(self) -> None:
         most = BATCHES_IN_FLIGHT * self._capacity.largest
@@ -185,7 +192,7 @@ class Engine:
         for row, answer in zip(rows, answers, strict=True):
             row.task.seconds += seconds / len(rows)
             if isinstance(answer, Later):
-                self._late.append((row.task, row.slot, answer))
+                self._late.append((row.task, row.slot, answer, request.kind))
             else:
                 self._deliver(row.task, row.slot, answer)
         self._advance_ready()
@@ -201,13 +208,14 @@ class Engine:
     def _deliver_late(self) -> None:
         """Passes on what has come from the device by now; it comes in the order in which it was asked for."""
         while self._late and self._late[0][2].is_there:
-            task, slot, answer = self._late.popleft()
+            task, slot, answer, _ = self._late.popleft()
             self._deliver(task, slot, answer.get())
         self._advance_ready()
 
     def _wait_for_late(self) -> None:
-        task, slot, answer = self._late.popleft()
-        self._deliver(task, slot, answer.get())
+        task, slot, answer, kind = self._late.popleft()
+        with self.accounts.waiting_for(kind):
+            self._deliver(task, slot, answer.get())
         self._deliver_late()
 
     def _deliver(self, task: Task, slot: int, answer: Any) -> None:
@@ -274,15 +282,19 @@ class Engine:
             waiter.seconds += task.seconds / len(waiters)
             self._deliver(waiter, slot, result if error is None else error)
 
-    def _drop(self, task: Task) -> None:
+    def _withdraw(self, names: Iterable[Hashable]) -> None:
+        tasks = [self._admission.withdraw(name) for name in names]
+        errors = [error for task in tasks if task for error in self._dropped(task)]
+        if errors:
+            raise errors[0]
+
+    def _dropped(self, task: Task) -> list[BaseException]:
+        """Forgets a task; returns what it and its orphans raised when they were closed."""
         self._queue.discard(task)
         self._draws.discard(task)
         self._late = deque(each for each in self._late if each[0] is not task)
-        task.coroutine.close()
-        for orphan in self._orphans(task):
-            self._drop(orphan)
-
-    def _orphans(self, task: Task) -> Iterator[Task]:
+        errors = task.close()
         for key in tuple(task.waits_for):
             if (orphan := self._shares.leave(key, task)) is not None:
-                yield orphan
+                errors += self._dropped(orphan)
+        return errors

@@ -237,6 +237,7 @@ def _answered(
     questions: tuple[Question, ...], guidance: Guidance, evaluation: int, features: Features
 ) -> Generator[Any, Any, list[Any]]:
     """All that is asked for goes out together."""
+    features.drop_older(evaluation)
     conditions = [
         () if isinstance(one, Draw) else guidance.conditions_at(one, evaluation) for one in questions
     ]

@@ -203,9 +203,12 @@ class _Copies:
 
 
 def blocks(network: nn.Module, most: int) -> Iterator[nn.Module]:
-    """The modules that a network calls, divided until none has more bytes than `most` if that can be."""
+    """The modules that a network calls, divided until none has more bytes than `most` if that can be.
+
+    A UNet's block is always divided into its layers, since shallow passes call some of these by themselves.
+    """
     for child in network.children():
-        is_called = not isinstance(child, nn.ModuleList | nn.ModuleDict)
+        is_called = not (isinstance(child, nn.ModuleList | nn.ModuleDict) or hasattr(child, "resnets"))
         size = bytes_of(child.parameters())
         if size and is_called and (size <= most or not any(True for _ in child.children())):
             yield child

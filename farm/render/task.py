@@ -52,3 +52,11 @@ class Task:
         self._answers[slot] = answer
         self.missing -= 1
         return self.missing == 0
+
+    def close(self) -> list[BaseException]:
+        """Ends the coroutine, which may be anybody's; returns what it raises instead, if it does."""
+        try:
+            self.coroutine.close()
+        except BaseException as error:
+            return [error]
+        return []

@@ -464,6 +464,53 @@ def test_closing_ends_what_is_in_flight() -> None:
     assert ends == ["closed"] and machine.in_flight == 0 and machine.step() == []
 
 
+@pytest.mark.parametrize("error", [None, ValueError("not now"), SystemExit("enough")], ids=repr)
+@pytest.mark.parametrize("whole", [False, True], ids=["cancel", "close"])
+def test_who_does_not_want_to_end_keeps_nobody_from_it(whole: bool, error: BaseException | None) -> None:
+    ends: list[str] = []
+
+    def stubborn() -> Coroutine:
+        try:
+            yield Share("recipe", lambda _: recipe()), ask(1), ask(1)
+        except GeneratorExit:
+            if error:
+                raise error from None
+            yield ask(1)
+
+    def recipe() -> Coroutine:
+        try:
+            yield ask(1), Draw(noise)
+        finally:
+            ends.append("recipe")
+            raise KeyError("the second one")
+
+    def docile() -> Coroutine:
+        try:
+            while True:
+                yield ask(2)
+        finally:
+            ends.append("docile")
+
+    before, noise, machine = drawing_threads(), Slow(), engine(Doubling(), rows=4)
+    noise.may.set()
+    machine.submit("stubborn", stubborn())
+    machine.submit("docile", docile())
+    machine.submit("waiting", steps(1, 1))
+    machine.step()
+    threads = drawing_threads() - before
+    assert machine.waiting == 1 and threads
+    raised, words = (type(error), str(error)) if error else (RuntimeError, "ignored GeneratorExit")
+    with pytest.raises(raised, match=words):
+        machine.close() if whole else machine.cancel("stubborn")
+    assert ends == (["recipe", "docile"] if whole else ["recipe"])
+    if whole:
+        assert machine.in_flight == 0 and machine.step() == []
+        assert not any(thread.is_alive() for thread in threads)
+    else:
+        assert ends_within(4, "waiting", machine) and machine.in_flight == 1
+        machine.close()
+
+
 class Cheap:
     """Answers as fast as can be, and remembers nothing."""
 
@@ -567,6 +614,33 @@ def test_what_was_done_is_counted() -> None:
     assert rows.possible == 4 * rows.calls and work.occupancy == 12 / rows.possible
     assert rows.rows <= rows.computed <= rows.possible and rows.seconds > 0 and work.between > 0
     assert (work.shared_rows, work.again) == (0, 0)
+
+
+def test_the_wait_for_an_answer_counts_as_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    class Taking(Coming):
+        def get(self) -> float:
+            nonlocal now
+            now += 1
+            return super().get()
+
+    class Late(Doubling):
+        def run(self, requests: list[Request]) -> list[Any]:
+            answers = super().run(requests)
+            if isinstance(requests[0], Decode):
+                return [Taking(answer, 10**9) for answer in answers]
+            return answers
+
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    machine = engine(Late(), rows=4)
+    for index in range(4):
+        machine.submit(index, drawing(index, 2))
+    assert results(machine) == {index: 8.0 * index for index in range(4)}
+    work = machine.take_work()
+    decoded = work.of("decode")
+    assert (decoded.calls, decoded.rows, decoded.seconds) == (1, 4, 4.0)
+    assert (work.of("predict").seconds, work.waiting, work.between) == (0, 0, 0)
 
 
 def test_works_add_up() -> None:

@@ -1,3 +1,4 @@
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -12,6 +13,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import resca
 from farm.cell import Settings
 from farm.costs import guided_of
 from farm.questions import Denoise, Draw, Output
+from farm.render.deepcache import DeepCache
 from farm.render.guidance import Condition, Guidance, Origin, Stage, guided
 from farm.render.parameterization import Parameterization, parameterization_of
 from farm.render.requests import Predict, Share, Weights
@@ -90,6 +92,33 @@ def test_combines_as_the_formula_says(cfg_scale: float) -> None:
     eps = outputs["negative"] + cfg_scale * (outputs["prompt"] - outputs["negative"])
     torch.testing.assert_close(denoised, x - sigma * eps)
     torch.testing.assert_close(output, eps)
+
+
+@pytest.mark.parametrize("interval", [2, 3, 5])
+def test_deep_features_of_a_row_that_is_left_out_are_kept_no_longer_than_an_interval(interval: int) -> None:
+    def sampling() -> Any:
+        for step in range(8):
+            yield Denoise(torch.ones(1), 3.5, step), Draw(Recorded([]))
+            yield Draw(Recorded([]))  # no evaluation of its own
+
+    running = guided(sampling(), guidance(7, guided=1, deepcache=DeepCache(interval, 0)))
+    made: dict[bool, weakref.ref[torch.Tensor]] = {}
+
+    def answer(row: Predict) -> Any:
+        if row.features is not None:
+            return torch.ones(1)
+        deep = torch.zeros(1)
+        made[row.conditioning is STATES["prompt"]] = weakref.ref(deep)
+        return torch.ones(1), deep
+
+    requests, alive, full = next(running), [], []
+    for _ in range(7):
+        full.append([row.features is None for row in requests[:-1]])
+        requests = running.send((*map(answer, requests[:-1]), torch.zeros(1)))
+        requests = running.send((torch.zeros(1),))
+        alive.append(made[False]() is not None)
+    assert alive == [evaluation < interval for evaluation in range(1, 8)]
+    assert full == [[True, True], *([evaluation % interval == 0] for evaluation in range(1, 7))]
 
 
 def test_shows_the_network_what_the_parameterization_says() -> None:

@@ -11,6 +11,7 @@ import torch
 
 from farm.cell import Settings
 from farm.render.capacity import Capacity
+from farm.render.deepcache import shallow_output, with_features
 from farm.render.engine import Engine
 from farm.render.memory import HOST, Memory
 from farm.render.offloading import Streamed, bytes_of
@@ -19,9 +20,11 @@ from farm.render.recipes import text_to_image
 from farm.render.renderer import Renderer
 from farm.render.requests import Decode, Open, Predict, Weights
 from farm.render.runner import Runner
+from farm.render.token_merging import tokens_merged
 from farm.weights.checkpoint import Networks
 from tests.render.rendering import Counting, render
 from tests.render.scarce import OnDevice, Scarce
+from tests.render.test_deepcache import inputs, unet
 from tests.render.test_renderer import changed, finish
 
 CELLS = [
@@ -319,6 +322,27 @@ def test_a_streamed_network_is_on_the_device_where_it_computes(
     streamed.end()
     assert memory.used == 0 and torch.equal(asked(unet), wanted)
     assert not any(module._forward_pre_hooks for module in unet.modules())
+
+
+@pytest.mark.parametrize("most", [0, 10**6, 10**9], ids=["layers", "blocks", "large blocks"])
+@pytest.mark.parametrize("ratio", [0, 0.5])
+@torch.inference_mode()
+def test_approximations_of_a_streamed_network_are_on_the_device(ratio: float, most: int) -> None:
+    """A shallow pass calls layers of blocks, and not the blocks."""
+    network, memory, given = unet(), Scarce(10**9), inputs(8, 8)
+
+    def passes(branch: int) -> list[torch.Tensor]:
+        with tokens_merged(network, ratio, given[0]):
+            output, features = with_features(network, branch, *given)
+            deep = torch.stack(features)
+            return [output, *(shallow_output(network, branch, *given, deep) for _ in range(2))]
+
+    wanted = [passes(branch) for branch in range(12)]
+    streamed = Streamed(network, memory, most)
+    with OnDevice(memory):
+        got = [passes(branch) for branch in range(12)]
+    streamed.end()
+    assert all(map(torch.equal, sum(got, []), sum(wanted, [])))
 
 
 def test_groups_are_there_before_they_are_asked(own: Networks) -> None:
