@@ -144,9 +144,11 @@ class Renderer:
 
     def close(self) -> None:
         """Drops what is in flight and ends the threads that draw noise."""
-        self._engine.close()
-        self._tries.clear()
-        self._held_back.clear()
+        try:
+            self._engine.close()
+        finally:
+            self._tries.clear()
+            self._held_back.clear()
 
     def _let_in(self) -> None:
         """Not more checkpoints in flight than stay loaded, or every batch would load one again."""
