@@ -7,7 +7,7 @@ from itertools import groupby
 
 from farm.cell import Cell, Settings
 from farm.costs import first_pass, first_rows, lengths, rows, strand_rows
-from farm.ordering import Order, length_of, weights_of
+from farm.ordering import LOADED_AT_ONCE, Order, length_of, weights_of
 from farm.plan import Plan
 
 
@@ -40,7 +40,7 @@ class Stretch:
         wave: from 1.
         model: the checkpoint's name.
         precision: of its networks.
-        is_loaded: whether the stretch before has left the weights there.
+        is_loaded: whether a stretch before has left the weights there.
         cells: how many there are.
         pictures: different ones that were not wanted before.
         groups: in which pictures share their first pass; each has two pictures or more.
@@ -75,7 +75,7 @@ class Explanation:
 
     Attributes:
         order: that was asked for.
-        loads: of weights, with one worker; each further one loads what it takes part in.
+        loads: of weights, with one worker that keeps two; each further one loads what it takes part in.
         waves: that there are.
         stretches: one after the other.
     """
@@ -86,14 +86,19 @@ class Explanation:
     stretches: tuple[Stretch, ...]
 
 
-def explained(plan: Plan) -> Explanation:
-    """In what order the cells of a plan are rendered, and what that shares."""
+def explained(plan: Plan, loaded_at_once: int = LOADED_AT_ONCE) -> Explanation:
+    """In what order the cells of a plan are rendered, and what that shares.
+
+    Args:
+        plan: in that order.
+        loaded_at_once: for how many checkpoints a worker has room.
+    """
     known = _Known()
     stretches: list[Stretch] = []
-    before: Hashable = None
+    loaded: list[Hashable] = []  # the one used last at the end
     for (wave, weights), cells in groupby(plan.cells, lambda cell: (plan.wave_of(cell), weights_of(cell))):
-        stretches.append(_stretch(plan, wave, list(cells), known, is_loaded=weights == before))
-        before = weights
+        stretches.append(_stretch(plan, wave, list(cells), known, is_loaded=weights in loaded))
+        loaded = [*(one for one in loaded if one != weights), weights][-loaded_at_once:]
     return Explanation(
         plan.order,
         sum(not stretch.is_loaded for stretch in stretches),

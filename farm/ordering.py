@@ -8,6 +8,9 @@ from farm.cell import Cell
 from farm.costs import first_pass, lengths, row_kind
 from farm.sampling import BUILT_IN, Samplers
 
+LOADED_AT_ONCE = 2
+"""Checkpoints that a worker keeps loaded: the one in use, and its neighbour where a sweep changes over."""
+
 STRIDES = (4, 2, 1)
 """A coarse order takes every fourth value of each axis first, then every second, then all."""
 

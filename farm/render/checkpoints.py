@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from farm.ordering import LOADED_AT_ONCE
 from farm.render.compiled import Compiled
 from farm.render.device import dtype_for
 from farm.render.memory import HOST, Memory
@@ -18,9 +19,6 @@ from farm.render.tuning import tuned
 from farm.weights.checkpoint import Networks
 from farm.weights.device_errors import is_out_of_memory
 from farm.weights.tokenizer import Tokenizer
-
-LOADED_AT_ONCE = 2
-"""Checkpoints kept on the device: the one in use, and its neighbour where a sweep changes over."""
 
 LoadNetworks = Callable[[str, torch.device, torch.dtype], Networks]
 

@@ -287,14 +287,14 @@ def test_the_order_is_explained_in_words(farm, workspace):
     assert "\n   evaluations of a cell: 80 to 20; 36 cells first, whose sampler chooses its steps\n" in said
     coarse = farm("plan", "mixed.yaml", "--explain", "--order", "coarse").out
     assert "\norder: coarse\nEvery 4th value of each axis" in coarse
-    assert "\ndifferent networks: 2; loads, with one worker: 4\n" in coarse
+    assert "\ndifferent networks: 2; loads, with one worker: 2\n" in coarse
     assert re.findall(r"^\d\. (wave \d, tiny-cats.*): ", coarse, re.MULTILINE) == [
         "wave 1, tiny-cats in fp32",
         "wave 1, tiny-cats",
         "wave 2, tiny-cats (still loaded)",
-        "wave 2, tiny-cats in fp32",
+        "wave 2, tiny-cats in fp32 (still loaded)",
         "wave 3, tiny-cats in fp32 (still loaded)",
-        "wave 3, tiny-cats",
+        "wave 3, tiny-cats (still loaded)",
     ]
 
 

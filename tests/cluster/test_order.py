@@ -115,7 +115,7 @@ def test_a_mixed_job_loads_little_and_is_rendered_as_explained(plan, checkpoints
     monkeypatch.setattr(renderer_module, "load_checkpoint", load)
     monkeypatch.setattr(renderer_module, "Runner", Counting)
     ordered = plan.in_order(order)
-    told = explained(ordered)
+    told = explained(ordered, loaded_at_once=1)
     with InlineFarm(checkpoints, (), "cpu", partial(Watched, submitted)) as inline:
         events = list(inline.render(ordered.cells, ordered.wave_of))
     outcomes = [event for event in events if isinstance(event, Outcome)]

@@ -8,9 +8,9 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from farm.errors import CellFailed
+from farm.ordering import LOADED_AT_ONCE
 from farm.prompts.chunks import Chunk
 from farm.prompts.emphasis import Piece
-from farm.render.checkpoints import LOADED_AT_ONCE
 from farm.render.memory import Memory
 from farm.render.model import Model
 from farm.render.requests import Decode, EncodeText, Open, Predict, Request, Weights
