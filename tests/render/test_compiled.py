@@ -1,5 +1,6 @@
 """Compilation with PyTorch's inductor, for real: it needs a C++ compiler, as every CPU that compiles does."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +38,9 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     torch._dynamo.reset()
+    before = sys.getrecursionlimit()  # which the compiler raises for good
     yield tmp_path / "farm-sd" / "compiled"
+    sys.setrecursionlimit(before)
     torch._dynamo.reset()
 
 
