@@ -11,6 +11,59 @@ from farm.cli.plan import JobFiles, Overrides
 from farm.errors import BadInput, Problem
 from farm.ordering import Order
 
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Of the networks: bf16, fp16, fp32 or auto, as --set precision=NAME.",
+        show_default=False,
+    ),
+]
+
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Join this Ray cluster (also: the variable RAY_ADDRESS); else one is started here.",
+        show_default=False,
+    ),
+]
+
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Workers to start; one on each GPU, or else on each CPU core, if not given.",
+        show_default=False,
+    ),
+]
+
+Compiled = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Compile the UNet for full batches: some minutes once for each checkpoint's shapes, kept on "
+        "disk; pays on long runs.",
+    ),
+]
+
+Profiled = Annotated[
+    bool,
+    typer.Option(
+        "--profile",
+        help="Say where the time goes, and write a Chrome trace of some batches beside the results.",
+    ),
+]
+
+OrderOfCells = Annotated[
+    Order,
+    typer.Option(
+        help="fast: the whole job soonest; coarse: every fourth value of each axis first, then every "
+        "second, then the others.",
+    ),
+]
+
 
 def run(
     jobs: JobFiles,
@@ -19,54 +72,13 @@ def run(
         Path | None,
         typer.Option(metavar="DIR", help="Where results go; ./results if not given.", show_default=False),
     ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Of the networks: bf16, fp16, fp32 or auto, as --set precision=NAME.",
-            show_default=False,
-        ),
-    ] = None,
+    precision: Precision = None,
     inline: Annotated[bool, typer.Option("--inline", help="Render in this process, without Ray.")] = False,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="Join this Ray cluster (also: the variable RAY_ADDRESS); else one is started here.",
-            show_default=False,
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Workers to start; one on each GPU, or else on each CPU core, if not given.",
-            show_default=False,
-        ),
-    ] = None,
-    compiled: Annotated[
-        bool,
-        typer.Option(
-            "--compile",
-            help="Compile the UNet for full batches: some minutes once for each checkpoint's shapes, kept on "
-            "disk; pays on long runs.",
-        ),
-    ] = False,
-    profiled: Annotated[
-        bool,
-        typer.Option(
-            "--profile",
-            help="Say where the time goes, and write a Chrome trace of some batches beside the results.",
-        ),
-    ] = False,
-    order: Annotated[
-        Order,
-        typer.Option(
-            help="fast: the whole job soonest; coarse: every fourth value of each axis first, then every "
-            "second, then the others.",
-        ),
-    ] = Order.FAST,
+    address: Address = None,
+    workers: Workers = None,
+    compiled: Compiled = False,
+    profiled: Profiled = False,
+    order: OrderOfCells = Order.FAST,
 ) -> None:
     """Render jobs; what is there already is kept, and the same command goes on where it stopped."""
     if inline and (address or workers):
