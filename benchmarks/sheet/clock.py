@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from farm.render.checkpoints import Limit, LoadNetworks
+from farm.render.buckets import Limit
+from farm.render.checkpoints import LoadNetworks
 from farm.render.requests import Request
 from farm.render.runner import Runner
 

@@ -45,10 +45,11 @@ class Accounts:
             possible: how many it could have had.
             seconds: that it took.
         """
+        kind = request.kind
         self.batches += 1
         self._running += seconds
-        computed = 1 if request.kind.request == "open" else bucket_of(rows)
-        self._tallies[request.kind] += Tally(1, rows, computed, max(rows, possible), seconds)
+        computed = 1 if kind.request == "open" else bucket_of(rows)
+        self._tallies[kind] += Tally(1, rows, computed, max(rows, possible), seconds)
 
     def lost(self, seconds: float) -> None:
         """A batch that failed took so long."""

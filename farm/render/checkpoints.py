@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,6 @@ from farm.weights.device_errors import is_out_of_memory
 from farm.weights.tokenizer import Tokenizer
 
 LoadNetworks = Callable[[str, torch.device, torch.dtype], Networks]
-
-Limit = Callable[[Hashable], int]
-"""The largest batch of a batch key."""
 
 
 @dataclass(slots=True)

@@ -2,11 +2,12 @@
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import NamedTuple
 
+from farm.render.buckets import Limit
 from farm.render.requests import Request
 from farm.render.task import Task
 
@@ -23,9 +24,6 @@ class Row(NamedTuple):
     slot: int
     request: Request
 
-
-Limit = Callable[[Hashable], int]
-"""The largest batch of a batch key."""
 
 PATIENCE = 16
 """Batches of other keys that a row sees go by, at most; then its own goes first, however thin it is."""

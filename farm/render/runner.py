@@ -7,8 +7,8 @@ import torch
 
 from farm.errors import CellFailed, described
 from farm.render.approximations import approximated
-from farm.render.buckets import BUCKETS
-from farm.render.checkpoints import Checkpoints, Limit, LoadNetworks
+from farm.render.buckets import BUCKETS, Limit
+from farm.render.checkpoints import Checkpoints, LoadNetworks
 from farm.render.compiled import plainly
 from farm.render.decoding import decoded
 from farm.render.memory import Memory
