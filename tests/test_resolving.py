@@ -139,18 +139,16 @@ def test_one_evaluation_has_no_features_to_use_again(networks):
     assert (kept.deepcache_interval, kept.deepcache_branch) == (2, 1)
 
 
-@pytest.mark.parametrize(
-    "schedule", [name for name, row in BUILT_IN.schedules.items() if row.ends_at_sigma_min]
-)
-def test_restart_spaces_its_sigmas_itself_from_20_steps_on(networks, schedule):
+def test_restart_spaces_its_sigmas_itself_from_20_steps_on(networks):
+    schedules = [name for name, row in BUILT_IN.schedules.items() if row.ends_at_sigma_min]
     wanted = decided(sampler="Restart", steps=20)
-    assert decided(sampler="Restart", steps=20, schedule=schedule, rho=3.0) == wanted
-    assert decided(sampler="Restart", steps=19, schedule=schedule).schedule == BUILT_IN.first_name(
-        BUILT_IN.schedules[schedule]
-    )
-    forced = replace(wanted, schedule=schedule, rho=3.0)
-    (one,), (other,) = (render([settings], Counting(networks), rows=2) for settings in (wanted, forced))
-    assert (one == other).all()
+    for schedule in schedules:
+        assert decided(sampler="Restart", steps=20, schedule=schedule, rho=3.0) == wanted
+        named = BUILT_IN.first_name(BUILT_IN.schedules[schedule])
+        assert decided(sampler="Restart", steps=19, schedule=schedule).schedule == named
+    forced = [replace(wanted, schedule=schedule, rho=3.0) for schedule in schedules]
+    one, *others = render([wanted, *forced], Counting(networks), rows=2)
+    assert all((one == other).all() for other in others)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ def measured(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, A
     return report
 
 
+@pytest.mark.slow
 def test_both_sides_render_the_sheet_that_is_planned(capsys: pytest.CaptureFixture[str]) -> None:
     report = measured(capsys, "--samplers", "Euler, Heun, DPM++ 2M Karras", "--workers", "0", "--every-cell")
     farm, per_cell, seeds = (report["sides"][name] for name in (FARM, PER_CELL, SEEDS))

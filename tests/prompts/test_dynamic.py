@@ -187,9 +187,13 @@ def test_choices_follow_weights():
         "{0::a|0::b}",
         "# {a|b}",
         "__say(c=__nope__)__",
-        "${a={x}{x}}"
-        + "".join(f"${{{b}=${{{a}}}${{{a}}}}}" for a, b in pairwise(LETTERS))
-        + f"${{{LETTERS[-1]}}}",
+        pytest.param(
+            "${a={x}{x}}"
+            + "".join(f"${{{b}=${{{a}}}${{{a}}}}}" for a, b in pairwise(LETTERS))
+            + f"${{{LETTERS[-1]}}}",
+            id="too much",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_cannot_be_chosen_from(text, capfd):

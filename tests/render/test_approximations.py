@@ -57,6 +57,7 @@ def together(networks: Networks) -> list[np.ndarray]:
     return render(CELLS, Counting(networks))
 
 
+@pytest.mark.slow
 def test_pictures_are_the_same_alone(together: list[np.ndarray], networks: Networks) -> None:
     for wanted, picture in zip(CELLS, together, strict=True):
         assert apart(render([wanted], Counting(networks))[0], picture) <= LEVELS, wanted
@@ -68,6 +69,7 @@ def test_each_changes_the_picture(together: list[np.ndarray]) -> None:
         assert apart(exact[wanted.sampler, wanted.seed], picture) > LEVELS, wanted
 
 
+@pytest.mark.slow
 def test_exact_pictures_are_the_same_to_the_bit_beside_them(networks: Networks) -> None:
     """In batches of one row nothing but the sharing of first rows is left between them."""
     [alone] = render(CELLS[:1], Counting(networks), rows=1)

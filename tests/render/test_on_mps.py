@@ -102,6 +102,7 @@ SCHEDULERS = [
 SAMPLERS = [row.name for row in BUILT_IN.samplers if not row.chooses_steps]
 
 
+@pytest.mark.slow
 def test_samplers(apple: Apple, far_away: Networks) -> None:
     rendered([settings(name, 5) for name in SAMPLERS], far_away)
     assert apple.read_back == 0
