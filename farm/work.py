@@ -38,7 +38,7 @@ class Kind:
     """Work that takes about as long each time.
 
     Attributes:
-        request: `open`, `encode text`, `predict` or `decode`.
+        request: `open`, `encode text`, `predict`, `decode` or `compile`.
         model: the checkpoint's name.
         precision: as asked.
         width: of the picture, in pixels; 0 where it does not matter.
@@ -63,14 +63,12 @@ class Tally:
     Attributes:
         calls: of the network.
         rows: that were answered.
-        computed: rows with those that filled the calls up.
         possible: rows that would have fitted into the calls.
         seconds: of the device.
     """
 
     calls: int = 0
     rows: int = 0
-    computed: int = 0
     possible: int = 0
     seconds: float = 0.0
 

@@ -12,17 +12,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.sheet.clock import ClockedRunner
 from benchmarks.sheet.side import Side
 from farm.cell import Cell, Outcome
 from farm.cluster.coordinator import Done
 from farm.cluster.ray_farm import RayFarm
 from farm.render.capacity import Capacity
+from farm.render.clock import clock_of
 from farm.render.compiled import SEEN
 from farm.render.draws import THREADS, Draws
 from farm.render.engine import Engine
 from farm.render.memory import Memory
 from farm.render.recipes import Picture, text_to_image
+from farm.render.runner import Runner
 from farm.weights.checkpoint import Networks
 from farm.work import Work, total
 
@@ -56,17 +57,19 @@ def by_engine(
         RuntimeError: a cell failed.
     """
     capacity = Capacity(device, rows, Memory(device) if device.type == "cuda" else None)
-    runner = ClockedRunner(lambda *_: own(networks), device, capacity.limit if compiled else None)
-    engine = Engine(runner, capacity, draws=Draws(draw_threads))
+    clock = clock_of(device)
+    runner = Runner(lambda *_: own(networks), device, capacity=capacity, compiles=compiled, clock=clock)
+    engine = Engine(runner, capacity, draws=Draws(draw_threads), clock=clock)
     started = time.perf_counter()
     _pictures(engine, warm_up(cells, COMPILING_STEPS if compiled else WARM_UP_STEPS))
     warming_up = time.perf_counter() - started
-    engine.take_work(), runner.seconds()
+    engine.take_work()
+    filled_up = runner.filled_up
     started, processor = time.perf_counter(), time.process_time()
     pictures = _pictures(engine, cells)
     seconds, processor = time.perf_counter() - started, time.process_time() - processor
     engine.close()
-    work, on_gpu = engine.take_work(), runner.seconds()
+    work = engine.take_work()
     asked = {number: picture.evaluations for number, picture in pictures.items()}
     return Side(
         seconds=seconds,
@@ -77,7 +80,7 @@ def by_engine(
         facts={
             "seconds_to_warm_up": round(warming_up, 2),
             **_facts(work),
-            **({"gpu_seconds_by_request": on_gpu} if on_gpu else {}),
+            "rows_that_fill_up": runner.filled_up - filled_up,
             "notes": runner.take_notes(),
         },
         processor=processor,
@@ -111,7 +114,6 @@ def _facts(work: Work) -> dict[str, Any]:
         "calls": rows.calls,
         "rows_a_call": round(rows.rows / rows.calls, 2),
         "occupancy": round(work.occupancy, 4),
-        "rows_that_fill_up": rows.computed - rows.rows,
         "rows_shared": work.shared_rows,
         "decoded_a_call": round(pictures.rows / pictures.calls, 2),
         "seconds_by_request": {name: round(taken, 3) for name, taken in spent.items()},

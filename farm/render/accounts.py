@@ -2,12 +2,12 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
-from farm.render.buckets import bucket_of
-from farm.render.requests import Request
+from farm.render.clock import Clock
+from farm.render.queue import Row
 from farm.work import Kind, Tally, Work
 
 
@@ -16,12 +16,14 @@ class Accounts:
     """Counts; `work` tells.
 
     Attributes:
+        clock: that tells how long the device takes.
         batches: that were answered.
         shared_answers: to shared recipes, whatever they were.
         shared_rows: of these, rows of the UNet.
         again: coroutines begun again.
     """
 
+    clock: Clock
     batches: int = 0
     shared_answers: int = 0
     shared_rows: int = 0
@@ -32,37 +34,42 @@ class Accounts:
     _waiting: float = 0.0
 
     def work(self) -> Work:
-        """All that was done so far."""
+        """All that was done so far, as far as its time is known."""
+        self.clock.settle()
         between = self._stepping - self._running - self._waiting
         return Work(dict(self._tallies), self.shared_rows, self._waiting, between, self.again)
 
-    def answered(self, request: Request, rows: int, possible: int, seconds: float) -> None:
+    def take(self) -> Work:
+        """The same, and begins to count anew."""
+        work = self.work()
+        self.batches = self.shared_answers = self.shared_rows = self.again = 0
+        self._stepping = self._running = self._waiting = 0.0
+        self._tallies.clear()
+        return work
+
+    def call(self, rows: Sequence[Row]) -> AbstractContextManager[None]:
+        """Around the call of a batch: its time is the kind's, and its rows' in equal parts."""
+        kind, tasks = rows[0].request.kind, [row.task for row in rows]
+
+        def book(seconds: float, apart: Mapping[Kind, float]) -> None:
+            own = max(0.0, seconds - sum(apart.values()))
+            self._running += own + sum(apart.values())
+            for each, taken in {**apart, kind: own}.items():
+                self._tallies[each] += Tally(seconds=taken)
+            for task in tasks:
+                task.seconds += own / len(tasks)
+
+        return self.clock.call(book)
+
+    def answered(self, rows: Sequence[Row], possible: int) -> None:
         """One batch more.
 
         Args:
-            request: one of its rows.
-            rows: how many it had.
+            rows: that it had.
             possible: how many it could have had.
-            seconds: that it took.
         """
-        kind = request.kind
         self.batches += 1
-        self._running += seconds
-        computed = 1 if kind.request == "open" else bucket_of(rows)
-        self._tallies[kind] += Tally(1, rows, computed, max(rows, possible), seconds)
-
-    def lost(self, seconds: float) -> None:
-        """A batch that failed took so long."""
-        self._running += seconds
-
-    @contextmanager
-    def waiting_for(self, kind: Kind) -> Iterator[None]:
-        """Around a wait for an answer that the device still has to give, of a batch that was counted."""
-        started = time.perf_counter()
-        yield
-        seconds = time.perf_counter() - started
-        self._running += seconds
-        self._tallies[kind] += Tally(seconds=seconds)
+        self._tallies[rows[0].request.kind] += Tally(1, len(rows), max(len(rows), possible))
 
     def shared(self, is_row: bool) -> None:
         """An answer was had without computing it."""
@@ -76,9 +83,9 @@ class Accounts:
         yield
         self._stepping += time.perf_counter() - started
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
+    def waiting(self) -> AbstractContextManager[None]:
         """Around a wait for what the device cannot help with."""
-        started = time.perf_counter()
-        yield
-        self._waiting += time.perf_counter() - started
+        return self.clock.wait(self._add_waiting)
+
+    def _add_waiting(self, seconds: float) -> None:
+        self._waiting += seconds

@@ -20,6 +20,7 @@ class _Waiting:
     coroutine: Coroutine
     again: Again | None
     tries: int = 1
+    seconds: float = 0.0  # that earlier tries took
 
 
 class Admission:
@@ -71,6 +72,7 @@ class Admission:
             return None
         waiting = self._begun[name] = self._waiting.pop(name)
         task = self.running[name] = Task(name, waiting.coroutine, next(self._orders))
+        task.seconds = waiting.seconds
         return task
 
     def end(self, name: Hashable, well: bool) -> None:
@@ -79,14 +81,15 @@ class Admission:
         if self._most is not None and well:
             self._most *= 2
 
-    def begin_again(self, name: Hashable) -> bool:
+    def begin_again(self, task: Task) -> bool:
         """Whether one that died for want of memory is tried again; its next turn is the first."""
+        name = task.name
         ended = self._begun[name]
         if ended.again is None or ended.tries == MOST_TRIES:
             return False
         self._most = max(1, len(self.running) // 2)
         del self.running[name], self._begun[name]
-        self._waiting[name] = _Waiting(ended.again(), ended.again, ended.tries + 1)
+        self._waiting[name] = _Waiting(ended.again(), ended.again, ended.tries + 1, task.seconds)
         self._waiting.move_to_end(name, last=False)
         return True
 

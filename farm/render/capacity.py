@@ -1,12 +1,11 @@
 """How many rows a batch may have on a device."""
 
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Hashable
 from typing import Protocol
 
 import torch
 
-from farm.render.buckets import bucket_of, bucket_within
+from farm.render.buckets import bucket_within
 from farm.render.remembered import Remembered
 
 CPU_ROWS = 16
@@ -31,9 +30,6 @@ class Measured(Protocol):
     def free(self) -> int | None:
         """Bytes that can be had now."""
 
-    def watched(self) -> AbstractContextManager[Callable[[], int | None]]:
-        """Around a batch: gives a function that tells the bytes which it took at its peak, of its own."""
-
 
 class Capacity:
     """The largest batch for each batch key.
@@ -45,7 +41,7 @@ class Capacity:
     Args:
         device: what the rows run on.
         rows: the largest batch of all; by the kind of device if not given.
-        memory: of the device, if what batches take of it is to be measured.
+        memory: of the device, if what batches take of it is measured.
         remembered: what earlier runs found out.
     """
 
@@ -78,25 +74,25 @@ class Capacity:
         self._remembered.forget_lowered(weights)
         self._limits.clear()
 
-    @contextmanager
-    def watch(self, batch_key: Hashable, rows: int) -> Iterator[None]:
-        """Measures what a batch takes that runs inside of the block."""
-        if self._memory is None:
-            yield
-            return
-        if not measures(batch_key):
-            yield
-            self._limits.clear()  # what was loaded takes room from all others
-            return
-        with self._memory.watched() as used:
-            yield
-        taken = used()
-        if taken is not None and self._remembered.note(batch_key, bucket_of(rows), taken):
+    def room_changed(self) -> None:
+        """Reckons anew: what was loaded takes room from all others, and what was let go gives some."""
+        if self._memory is not None:
+            self._limits.clear()
+
+    def note(self, batch_key: Hashable, rows: int, taken: int) -> None:
+        """Learns from a call.
+
+        Args:
+            batch_key: of its rows.
+            rows: how many it computed.
+            taken: bytes of the device's memory that it took, beyond what lay there before.
+        """
+        if self._memory is not None and self._remembered.note(batch_key, rows, taken):
             self._limits.pop(batch_key, None)
 
     def _limit(self, batch_key: Hashable) -> int:
         most = min(self._by_area(batch_key), self._remembered.most(batch_key) or self.largest)
-        if self._memory is None or not measures(batch_key):
+        if self._memory is None or not _is_measured(batch_key):
             return most
         return min(most, self._fits(batch_key, self._memory))
 
@@ -116,8 +112,8 @@ class Capacity:
         return bucket_within(self.largest * self._full_area // area)
 
 
-def measures(batch_key: Hashable) -> bool:
-    """Whether the memory of such batches is measured; loading a checkpoint is no batch."""
+def _is_measured(batch_key: Hashable) -> bool:
+    """Whether the memory of such batches is; loading a checkpoint is no batch."""
     return _parts(batch_key)[0] != "open"
 
 

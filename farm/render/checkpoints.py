@@ -49,6 +49,7 @@ class Checkpoints:
         memory: of the device.
         compiles: whether UNets are compiled.
         note: is told, in a line for people, how it goes.
+        room_changed: is told that weights have come or gone.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class Checkpoints:
         memory: Memory,
         compiles: bool,
         note: Callable[[str], None],
+        room_changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._load = load
         self._device = device
         self._memory = memory
         self._compiles = compiles
         self._note = note
+        self._room_changed = room_changed
         self._loaded: OrderedDict[Weights, Loaded] = OrderedDict()
         self.most = LOADED_AT_ONCE
         """That are held at once; one, after two did not fit beside each other."""
@@ -74,6 +77,7 @@ class Checkpoints:
             while len(self._loaded) >= self.most:
                 self._loaded.popitem(last=False)
             self._loaded[weights] = self._begun(weights)
+            self._room_changed()
         self._loaded.move_to_end(weights)
         return self._loaded[weights]
 

@@ -1,6 +1,5 @@
 """The loop: gathers the requests of all coroutines in flight and has them answered in batches."""
 
-import time
 from collections import deque
 from collections.abc import Hashable, Iterable
 from contextlib import closing
@@ -13,6 +12,7 @@ from farm.questions import Draw
 from farm.render.accounts import Accounts
 from farm.render.admission import Admission, Again
 from farm.render.capacity import Capacity
+from farm.render.clock import Clock
 from farm.render.draws import Draws
 from farm.render.queue import Queue, Row
 from farm.render.requests import Coroutine, Request, Share
@@ -20,7 +20,7 @@ from farm.render.shares import Shares, apart
 from farm.render.task import Task
 from farm.render.transfers import Later
 from farm.weights.device_errors import is_fatal, is_out_of_memory
-from farm.work import Kind, Work
+from farm.work import Work
 
 BATCHES_WAITING = 4
 """Rows and draws that wait, at most, as a multiple of a batch; more only cost memory."""
@@ -70,6 +70,7 @@ class Engine:
         capacity: of its batches.
         share_budget: bytes of shared answers that are kept.
         draws: draws the noise; in threads of its own if not given.
+        clock: tells how long the runner takes; the host's if not given.
     """
 
     def __init__(
@@ -78,8 +79,9 @@ class Engine:
         capacity: Capacity,
         share_budget: int = SHARE_BUDGET,
         draws: Draws | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        self.accounts = Accounts()
+        self.accounts = Accounts(Clock() if clock is None else clock)
         self._runner = runner
         self._capacity = capacity
         self._queue = Queue()
@@ -87,7 +89,7 @@ class Engine:
         self._draws = Draws() if draws is None else draws
         self._admission = Admission()
         self._ready: deque[Task] = deque()
-        self._late: deque[tuple[Task, int, Later, Kind]] = deque()
+        self._late: deque[tuple[Task, int, Later]] = deque()
         self._finished: list[Finished] = []
 
     def submit(self, name: Hashable, coroutine: Coroutine, again: Again | None = None) -> None:
@@ -140,14 +142,13 @@ class Engine:
             if rows := self._queue.take(self._capacity.limit):
                 self._answer(rows)
             elif self._late:
-                self._wait_for_late()
+                self._deliver_late(waits=True)
             finished, self._finished = self._finished, []
         return finished
 
     def take_work(self) -> Work:
         """What was done since this was last asked."""
-        accounts, self.accounts = self.accounts, Accounts()
-        return accounts.work()
+        return self.accounts.take()
 
     def close(self) -> None:
         """Ends what is in flight, and the threads.
@@ -172,27 +173,24 @@ class Engine:
         return len(self._queue) + len(self._draws) < most and not self._is_full()
 
     def _answer(self, rows: list[Row]) -> None:
-        request, started = rows[0].request, time.perf_counter()
-        possible = self._capacity.limit(request.batch_key)
+        batch_key = rows[0].request.batch_key
+        possible = self._capacity.limit(batch_key)
         try:
-            with self._capacity.watch(request.batch_key, len(rows)):
+            with self.accounts.call(rows):
                 answers = self._runner.run([row.request for row in rows])
         except Exception as error:
             if is_fatal(error):
                 raise
             if is_out_of_memory(error):
-                self._capacity.lower(request.batch_key, len(rows) - len(rows) // 2)
+                self._capacity.lower(batch_key, len(rows) - len(rows) // 2)
             if len(rows) > 1:
-                self.accounts.lost(time.perf_counter() - started)
                 self._queue.retry_in_halves(rows)
                 return
             answers = [error]
-        seconds = time.perf_counter() - started
-        self.accounts.answered(request, len(rows), possible, seconds)
+        self.accounts.answered(rows, possible)
         for row, answer in zip(rows, answers, strict=True):
-            row.task.seconds += seconds / len(rows)
             if isinstance(answer, Later):
-                self._late.append((row.task, row.slot, answer, request.kind))
+                self._late.append((row.task, row.slot, answer))
             else:
                 self._deliver(row.task, row.slot, answer)
         self._advance_ready()
@@ -205,18 +203,18 @@ class Engine:
             self._deliver(*each)
         self._advance_ready()
 
-    def _deliver_late(self) -> None:
-        """Passes on what has come from the device by now; it comes in the order in which it was asked for."""
-        while self._late and self._late[0][2].is_there:
-            task, slot, answer, _ = self._late.popleft()
-            self._deliver(task, slot, answer.get())
-        self._advance_ready()
+    def _deliver_late(self, waits: bool = False) -> None:
+        """Passes on what has come from the device by now, in the order in which it was asked for.
 
-    def _wait_for_late(self) -> None:
-        task, slot, answer, kind = self._late.popleft()
-        with self.accounts.waiting_for(kind):
-            self._deliver(task, slot, answer.get())
-        self._deliver_late()
+        Args:
+            waits: for the first of it.
+        """
+        while self._late and (waits or self._late[0][2].is_there):
+            task, slot, later = self._late.popleft()
+            answer, waits = later.get(), False
+            self.accounts.clock.settle()  # the cell may end with it, and its seconds are known by now
+            self._deliver(task, slot, answer)
+        self._advance_ready()
 
     def _deliver(self, task: Task, slot: int, answer: Any) -> None:
         if task.accept(slot, answer):
@@ -267,7 +265,7 @@ class Engine:
     def _end(self, task: Task, result: Any, error: Exception | None) -> None:
         if task.is_shared:
             self._settle(task, apart(result), error)
-        elif error is not None and is_out_of_memory(error) and self._admission.begin_again(task.name):
+        elif error is not None and is_out_of_memory(error) and self._admission.begin_again(task):
             self.accounts.again += 1
             self._shares.forget()
         else:

@@ -9,6 +9,9 @@ from farm.weights.device_errors import is_out_of_memory
 
 HOST = torch.device("cpu")
 
+ORDINARY_POOL = (0, 0)
+"""Of PyTorch's memory: the others belong to CUDA graphs."""
+
 
 class Memory:
     """Of one device. Weights get their room through this, so that it can be made scarce.
@@ -25,6 +28,7 @@ class Memory:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self._in_graphs = 0
 
     @property
     def total(self) -> int | None:
@@ -45,7 +49,7 @@ class Memory:
         if self.device.type == "mps":
             return total - torch.mps.current_allocated_memory()
         used = torch.cuda.memory_allocated(self.device)
-        kept = torch.cuda.memory_reserved(self.device) - used  # by PyTorch, to use again
+        kept = torch.cuda.memory_reserved(self.device) - used - self._in_graphs  # by PyTorch, to use again
         return min(torch.cuda.mem_get_info(self.device)[0] + kept, total - used)
 
     @property
@@ -67,6 +71,19 @@ class Memory:
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)
         yield lambda: max(0, torch.cuda.max_memory_allocated(self.device) - before)
+
+    def count_graphs(self) -> None:
+        """Takes note of what PyTorch keeps for CUDA graphs: nothing else can use it."""
+        if self.device.type == "cuda":
+            self._in_graphs = sum(
+                segment["total_size"] - segment["allocated_size"]
+                for segment in torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
+                if segment["segment_pool_id"] != ORDINARY_POOL and segment["device"] == self._index
+            )
+
+    @property
+    def _index(self) -> int:
+        return torch.cuda.current_device() if self.device.index is None else self.device.index
 
     def bring(self, network: torch.nn.Module) -> None:
         """Moves a network onto the device."""
@@ -94,5 +111,6 @@ class Memory:
         """Hands what PyTorch keeps to use again back to the device: pieces of it can be of no use."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+            self.count_graphs()
         elif self.device.type == "mps":
             torch.mps.empty_cache()

@@ -15,6 +15,7 @@ from farm.cell import Cell, Settings
 from farm.errors import CellFailed, described
 from farm.render.broken import Broken
 from farm.render.capacity import Capacity
+from farm.render.clock import clock_of
 from farm.render.device import dtype_for, leave_cores_free
 from farm.render.engine import Engine, Finished
 from farm.render.memory import Memory
@@ -94,14 +95,14 @@ class Renderer:
         leave_cores_free(self._device)
         memory = Memory(self._device)
         self._capacity = _capacity(memory, rows)
-        limit = self._capacity.limit if compiled else None
+        clock = clock_of(self._device)
         self._runner = Runner(
-            partial(_load, checkpoints), self._device, compiled_up_to=limit, memory=memory,
-            made_room_for=self._capacity.try_more,
+            partial(_load, checkpoints), self._device, capacity=self._capacity, compiles=compiled,
+            memory=memory, clock=clock,
         )  # fmt: skip
         self._profile = Profile() if profiled else None
         runner = self._profile.watched(self._runner) if self._profile else self._runner
-        self._engine = Engine(runner, self._capacity)
+        self._engine = Engine(runner, self._capacity, clock=clock)
         self._names = count()  # cells of several jobs can have the same number
         self._tries: dict[Hashable, _Try] = {}
         self._held_back: deque[_Try] = deque()

@@ -1,14 +1,17 @@
 """The tensors: batches of requests become calls of networks."""
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from farm.errors import CellFailed, described
 from farm.render.approximations import approximated
-from farm.render.buckets import BUCKETS, Limit
+from farm.render.buckets import BUCKETS
+from farm.render.capacity import Capacity
 from farm.render.checkpoints import Checkpoints, LoadNetworks
+from farm.render.clock import Clock
 from farm.render.compiled import plainly
 from farm.render.decoding import decoded
 from farm.render.memory import Memory
@@ -28,11 +31,13 @@ class Runner:
         buckets: the sizes that calls of networks have, rising. A batch between two of them is filled up with
             copies of its first row, so that an answer does not depend, to the bit, on who else is in a batch
             of its bucket; one beyond the largest goes in several calls.
-        compiled_up_to: the largest batch of a batch key; if given, UNets are compiled for it.
+        capacity: of the batches; learns what calls take of the memory. If not given, no batch is full.
+        compiles: whether UNets are compiled for full batches.
         memory: of the device.
-        made_room_for: is told when weights have left room to their rows, of which more may fit now.
+        clock: that times the calls, and is told what is compiled in them.
 
     Attributes:
+        filled_up: rows that were computed to fill calls up, and answered nobody.
         notes: what people should know of how it goes, a line each; whoever tells it takes it away.
     """
 
@@ -41,22 +46,23 @@ class Runner:
         load: LoadNetworks,
         device: torch.device,
         buckets: Sequence[int] = BUCKETS,
-        compiled_up_to: Limit | None = None,
+        capacity: Capacity | None = None,
+        compiles: bool = False,
         memory: Memory | None = None,
-        made_room_for: Callable[[Weights], None] = lambda _: None,
+        clock: Clock | None = None,
     ) -> None:
+        self.filled_up = 0
         self.notes: list[str] = []
         self._device = device
         self._buckets = tuple(buckets)
-        self._compiled_up_to = compiled_up_to
+        self._capacity = capacity
+        self._compiles = compiles
         self._memory = memory or Memory(device)
-        self._made_room_for = made_room_for
+        self._clock = clock or Clock()
         self._transfers = Transfers(device)
         self._in_strips: set[Hashable] = set()
-        compiles = compiled_up_to is not None
-        self._checkpoints = Checkpoints(load, device, self._memory, compiles, self._noted)
-        self._answers: dict[type, Callable[[Any], list[Any]]] = {
-            Open: self._open,
+        self._checkpoints = Checkpoints(load, device, self._memory, compiles, self._noted, self._room_changed)
+        self._answers: dict[type, Callable[[Any, Any], list[Any]]] = {
             EncodeText: self._encode_text,
             Predict: self._predict,
             Decode: self._decode,
@@ -94,16 +100,45 @@ class Runner:
             return None, str(error)
 
     def _answered(self, requests: list[Request]) -> list[Any]:
-        answer = self._answers[type(requests[0])]
         if isinstance(requests[0], Open):
-            return answer(requests)
+            return [self._opened(requests[0])] * len(requests)
         answers: list[Any] = []
         for start in range(0, len(requests), self._buckets[-1]):
-            rows = requests[start : start + self._buckets[-1]]
-            size = self._size(rows)
-            answers += answer([*rows, *[rows[0]] * (size - len(rows))])[: len(rows)]
+            answers += self._called(requests[start : start + self._buckets[-1]])
         self._transfers.pace()
         return answers
+
+    def _called(self, rows: list[Request]) -> list[Any]:
+        """The answers of one call, whose own share of the memory is measured unless it compiles, too."""
+        size, network = self._size(rows), self._network(rows[0])
+        compiling = self._compiling(rows[0])
+        with self._memory.watched() as taken:
+            answers = self._answers[type(rows[0])](network, [*rows, *[rows[0]] * (size - len(rows))])
+        if isinstance(rows[0], Predict):
+            self.filled_up += size - len(rows)
+        if seconds := self._compiling(rows[0]) - compiling:
+            self._clock.set_apart(replace(rows[0].kind, request="compile"), seconds)
+            self._memory.count_graphs()
+        elif self._capacity is not None and (most := taken()) is not None:
+            self._capacity.note(rows[0].batch_key, size, most)
+        return answers[: len(rows)]
+
+    def _network(self, request: Request) -> Any:
+        """That a request asks: on the device, or on its way there, and the others gone if room is short."""
+        networks = self._checkpoints.of(request.weights).networks
+        match request:
+            case EncodeText():
+                return networks.text_encoder
+            case Decode(precise=True):
+                return self._checkpoints.precise_vae_of(request.weights)
+            case Decode():
+                return networks.vae
+        return networks.unet
+
+    def _compiling(self, request: Request) -> float:
+        """Seconds that were spent so far on making its checkpoint's UNet faster."""
+        compiled = self._checkpoints.of(request.weights).compiled
+        return 0.0 if compiled is None else compiled.seconds
 
     def take_notes(self) -> tuple[str, ...]:
         """What people should know of how it went, since this was last asked."""
@@ -117,10 +152,14 @@ class Runner:
     def _noted(self, note: str) -> None:
         self.notes.append(note)
 
+    def _room_changed(self) -> None:
+        if self._capacity is not None:
+            self._capacity.room_changed()
+
     def _size(self, rows: Sequence[Request]) -> int:
         """Of the bucket; what is compiled is faster even if nearly half of it is filling."""
         least = next(bucket for bucket in self._buckets if bucket >= len(rows))
-        if self._compiled_up_to is not None and isinstance(rows[0], Predict):
+        if self._compiles and isinstance(rows[0], Predict):
             full = self._full(rows[0])
             compiled = self._checkpoints.of(rows[0].weights).compiled
             if least < full < 2 * least and compiled and compiled.has(full, rows[0]):
@@ -129,7 +168,7 @@ class Runner:
 
     def _full(self, row: Predict) -> int:
         """Rows of the largest call."""
-        limit = self._compiled_up_to(row.batch_key) if self._compiled_up_to else 0
+        limit = self._capacity.limit(row.batch_key) if self._capacity else self._buckets[-1]
         return min(limit, self._buckets[-1])
 
     def _made_room(self, request: Request) -> bool:
@@ -148,8 +187,8 @@ class Runner:
 
     def _lowered(self, weights: Weights) -> bool:
         is_lower = self._checkpoints.lower(weights)
-        if is_lower:
-            self._made_room_for(weights)
+        if is_lower and self._capacity is not None:
+            self._capacity.try_more(weights)
         return is_lower
 
     def _begun_in_strips(self, request: Decode) -> bool:
@@ -161,44 +200,38 @@ class Runner:
         self._noted(f"{request.weights.model}: {size}, for want of room on {self._device}")
         return True
 
-    def _open(self, requests: list[Open]) -> list[Any]:
+    def _opened(self, request: Open) -> Any:
         """A checkpoint that cannot be opened fails all its askers at once: halving would load it again."""
         try:
-            answer: Any = self._checkpoints.of(requests[0].weights).model
+            return self._checkpoints.of(request.weights).model
         except Exception as error:
-            answer = self._too_large(error) if is_out_of_memory(error) else error
-        return [answer] * len(requests)
+            return self._too_large(error) if is_out_of_memory(error) else error
 
     def _too_large(self, error: Exception) -> CellFailed:
         """Of a checkpoint, which is not tried again: it would be read from the disk each time."""
         return CellFailed(f"it does not fit into the memory of {self._device}: {described(error)}")
 
-    def _encode_text(self, requests: list[EncodeText]) -> list[Any]:
-        encoder = self._checkpoints.of(requests[0].weights).networks.text_encoder
+    def _encode_text(self, encoder: Any, requests: list[EncodeText]) -> list[Any]:
         tokens = self._transfers.put([request.tokens for request in requests], torch.int64)
         output = encoder(tokens, output_hidden_states=True)
         states = output.hidden_states[-requests[0].clip_skip]
         return list(encoder.final_layer_norm(states).unbind(0))
 
-    def _predict(self, requests: list[Predict]) -> list[Any]:
+    def _predict(self, unet: Any, requests: list[Predict]) -> list[Any]:
         weights = requests[0].weights
-        loaded = self._checkpoints.of(weights)
         inputs = torch.stack([row.input for row in requests]).to(self._checkpoints.dtype(weights))
         times = self._transfers.put([row.time for row in requests], torch.float32)
         states = torch.stack([row.conditioning for row in requests])
-        unet = loaded.networks.unet
         if requests[0].is_approximate:
             return approximated(unet, requests, inputs, times, states)
-        if loaded.compiled is None:
+        if (compiled := self._checkpoints.of(weights).compiled) is None:
             output = plainly(unet)(inputs, times, states)
         else:
-            output = loaded.compiled(inputs, times, states, full=len(requests) >= self._full(requests[0]))
+            output = compiled(inputs, times, states, full=len(requests) >= self._full(requests[0]))
         return list(output.float().unbind(0))
 
-    def _decode(self, requests: list[Decode]) -> list[Any]:
-        weights, precise = requests[0].weights, requests[0].precise
-        held = self._checkpoints
-        vae = held.precise_vae_of(weights) if precise else held.of(weights).networks.vae
+    def _decode(self, vae: Any, requests: list[Decode]) -> list[Any]:
+        precise, weights = requests[0].precise, requests[0].weights
         dtype = torch.float32 if precise else self._checkpoints.dtype(weights)
         latents = torch.stack([row.latents for row in requests])
         in_strips = requests[0].batch_key in self._in_strips

@@ -1,5 +1,4 @@
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable
 from pathlib import Path
 
 import pytest
@@ -73,20 +72,16 @@ class Card:
     name = "card, 8192 MiB"
 
     def __init__(self, free: int, fixed: int, row: int) -> None:
-        self.available, self.fixed, self.row, self.rows = free, fixed, row, 0
+        self.available, self.fixed, self.row = free, fixed, row
 
     @property
     def free(self) -> int:
         return self.available
 
-    @contextmanager
-    def watched(self) -> Iterator[Callable[[], int]]:
-        yield lambda: self.fixed + self.rows * self.row
-
 
 def run(capacity: Capacity, card: Card, key: Hashable, rows: int) -> None:
-    with capacity.watch(key, rows):
-        card.rows = bucket_of(rows)
+    computed = bucket_of(rows)
+    capacity.note(key, computed, card.fixed + computed * card.row)
 
 
 def test_the_first_batch_is_small_and_its_measure_sets_the_next_ones() -> None:
@@ -98,7 +93,7 @@ def test_the_first_batch_is_small_and_its_measure_sets_the_next_ones() -> None:
         run(capacity, card, key, limits[-1])
     assert limits == [FIRST_ROWS, 32, 64, 64, 64]  # 80 bytes in 4 rows are 20 each, of the next 12 and 11
     card.available = 500
-    run(capacity, card, ("open", Weights("other")), 1)  # which took room from all
+    capacity.room_changed()
     assert capacity.limit(key) == 32
 
 

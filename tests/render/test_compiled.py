@@ -11,6 +11,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from farm.cell import Settings
+from farm.render.capacity import Capacity
 from farm.render.compiled import SEEN, Compiled, plainly
 from farm.render.requests import Predict, Weights
 from farm.render.runner import Runner
@@ -85,7 +86,8 @@ def test_batches_that_are_nearly_full_are_filled_up_to_what_is_compiled(
 ) -> None:
     sizes: list[int] = []
     small.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    runner = Runner(lambda *_: replace(networks, unet=small), CPU, compiled_up_to=lambda key: FULL)
+    own, capacity = replace(networks, unet=small), Capacity(CPU, FULL)
+    runner = Runner(lambda *_: own, CPU, capacity=capacity, compiles=True)
     inputs, times, states = batch(FULL)
     rows = [Predict(Weights("m"), one, float(time), state) for one, time, state in zip(inputs, times, states)]
     with torch.inference_mode():

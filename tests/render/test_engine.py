@@ -612,35 +612,8 @@ def test_what_was_done_is_counted() -> None:
     rows, decoded = work.of("predict"), work.of("decode")
     assert (rows.rows, decoded.rows) == (12, 6) and rows.calls in (3, 4)
     assert rows.possible == 4 * rows.calls and work.occupancy == 12 / rows.possible
-    assert rows.rows <= rows.computed <= rows.possible and rows.seconds > 0 and work.between > 0
+    assert rows.seconds > 0 and work.between > 0
     assert (work.shared_rows, work.again) == (0, 0)
-
-
-def test_the_wait_for_an_answer_counts_as_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
-
-    class Taking(Coming):
-        def get(self) -> float:
-            nonlocal now
-            now += 1
-            return super().get()
-
-    class Late(Doubling):
-        def run(self, requests: list[Request]) -> list[Any]:
-            answers = super().run(requests)
-            if isinstance(requests[0], Decode):
-                return [Taking(answer, 10**9) for answer in answers]
-            return answers
-
-    monkeypatch.setattr("time.perf_counter", lambda: now)
-    machine = engine(Late(), rows=4)
-    for index in range(4):
-        machine.submit(index, drawing(index, 2))
-    assert results(machine) == {index: 8.0 * index for index in range(4)}
-    work = machine.take_work()
-    decoded = work.of("decode")
-    assert (decoded.calls, decoded.rows, decoded.seconds) == (1, 4, 4.0)
-    assert (work.of("predict").seconds, work.waiting, work.between) == (0, 0, 0)
 
 
 def test_works_add_up() -> None:
