@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+QUICK := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4
 
 .PHONY: demo test quick checks browser clean
 
@@ -10,11 +11,12 @@ demo: .venv/installed
 	$(BIN)/farm run jobs/demo.yaml
 
 test: .venv/installed-dev browser checks
-	$(BIN)/python -m pytest
+	$(QUICK)
+	$(BIN)/python -m pytest -m slow
 
 # What takes two minutes once mypy has its cache: all but real clusters, browsers and fresh environments.
 quick: .venv/installed-dev checks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4
+	$(QUICK)
 
 checks: .venv/installed-dev
 	$(BIN)/ruff check .

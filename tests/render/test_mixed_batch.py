@@ -5,6 +5,7 @@ the bit; unpadded, matrix products of other shapes round differently in float32.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -35,12 +36,12 @@ class Padded(Counting):
 
 
 def sheet(whole: bool) -> Iterator[Settings]:
-    """Every sampler with every schedule at every scale, or with its own schedule, and one with every one."""
-    for index, row in enumerate(BUILT_IN.samplers):
+    """Every sampler with every schedule, or with its own schedule, and one with every one; scales in turn."""
+    scales = cycle(SCALES)
+    for row in BUILT_IN.samplers:
         every_one = row.takes_schedules and (whole or row.name == "Euler")
         for schedule in BUILT_IN.schedules if every_one else (row.schedule,):
-            for scale in SCALES if whole else (SCALES[index % len(SCALES)],):
-                yield settings_of(row, schedule, scale)
+            yield settings_of(row, schedule, next(scales))
 
 
 def settings_of(row: Sampler, schedule: str, scale: float) -> Settings:
