@@ -13,7 +13,7 @@ import typer
 
 from farm.cell import Cell, Outcome
 from farm.cli.account import Account
-from farm.cli.early import Waves, write_early
+from farm.cli.early import Early
 from farm.cli.farms import open_farm
 from farm.cli.jobs import Place
 from farm.cli.plan import counted
@@ -156,8 +156,8 @@ def _tell_where_time_went(account: Account, folder: Path, options: Mapping[str, 
 
 def _render(plan: Plan, left: Plan, store: Store, farm: _LateFarm, account: Account) -> None:
     indexed = time.monotonic()
-    waves = Waves(left)
     with (
+        Early(plan, left, store) as early,
         RunProgress(left.name, len(left.cells)) as progress,
         closing(farm.render(left.cells, left.wave_of)) as events,
     ):
@@ -170,10 +170,9 @@ def _render(plan: Plan, left: Plan, store: Store, farm: _LateFarm, account: Acco
             with _uninterrupted():
                 store.write(event)
             progress.count(failed=event.status == "failed")
-            if waves.end_with(event.cell):
-                progress.say(write_early(plan, store))
-                indexed = time.monotonic()
-            elif time.monotonic() - indexed > INDEX_EVERY:
+            if said := early.add(event.cell):
+                progress.say(said)
+            if time.monotonic() - indexed > INDEX_EVERY:
                 store.write_index()
                 indexed = time.monotonic()
 

@@ -38,10 +38,16 @@ def write_sheets(plan: Plan, records: Mapping[str, Record], folder: Path) -> lis
     Raises:
         FarmError: a sheet cannot be written.
     """
-    written = [path for page in _named_pages(plan) for path in _write_page(plan, *page, records, folder)]
+    written = list(each_sheet(plan, records, folder))
     for stale in set((folder / SHEETS).glob(f"{_STEM}*.png")) - set(written):
         stale.unlink(missing_ok=True)
     return written
+
+
+def each_sheet(plan: Plan, records: Mapping[str, Record], folder: Path) -> Iterator[Path]:
+    """As `write_sheets`, one file after the other as they are taken; nothing is removed."""
+    for stem, page in _named_pages(plan):
+        yield from _write_page(plan, stem, page, records, folder)
 
 
 def _named_pages(plan: Plan) -> Iterator[tuple[str, Page]]:

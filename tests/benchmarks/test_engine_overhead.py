@@ -4,7 +4,6 @@ import tracemalloc
 from collections.abc import Iterator
 
 import pytest
-import torch
 
 from benchmarks.engine_overhead import CELLS, ROWS_AT_ONCE, measure
 
