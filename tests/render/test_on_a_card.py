@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from farm.cell import Cell, Settings
 from farm.diffusers_schedulers import scheduler_facts, suited
+from farm.render.compiled import SEEN, Compiled, Graph, plainly
 from farm.render.memory import Memory
 from farm.render.offloading import Streamed
 from farm.render.philox import PhiloxNormals
@@ -189,12 +191,15 @@ def test_the_whole_way_of_a_renderer(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cells = [settings("Euler a", 12, precision="fp32", seed=seed) for seed in range(40)]
     cells += [replace(cell, sampler="DPM++ 2M", steps=3 + cell.seed % 9) for cell in cells]
+    cells += [replace(cell, sampler="DPM++ SDE", steps=6) for cell in cells[:20]]
+    started = time.perf_counter()
     renderer = Renderer({"m": tiny_model}, "cuda", compiled=compiled)
     for number, cell in enumerate(cells):
         renderer.submit(Cell(number, (), cell))
     rendered = {}
     while not renderer.idle:
         rendered |= {one.cell.number: one for one in renderer.step()}
+    seconds = time.perf_counter() - started
     renderer.close()
     work = renderer.take_work()
     assert work.notes == () and not [one.error for one in rendered.values() if one.error]
@@ -203,3 +208,53 @@ def test_the_whole_way_of_a_renderer(
         assert apart(np.asarray(rendered[number].image), picture) <= levels_of(cells[number])
     assert work.of("predict").rows > 16 * work.of("predict").calls
     assert (tmp_path / "farm-sd" / "capacity.json").exists()
+    of_cells = sum(one.seconds for one in rendered.values())
+    of_kinds = sum(tally.seconds for kind, tally in work.tallies.items() if kind.request != "compile")
+    assert 0 < of_cells == pytest.approx(of_kinds, rel=0.05)
+    assert of_kinds < seconds and work.between > 0
+    assert bool(work.of("compile").seconds) == compiled
+
+
+def small_unet() -> UNet2DConditionModel:
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("CrossAttnDownBlock2D",), "up_block_types": ("CrossAttnUpBlock2D",)}
+    channels = {"block_out_channels": (32,), "cross_attention_dim": 16, "attention_head_dim": 8}
+    unet = UNet2DConditionModel(sample_size=16, layers_per_block=1, norm_num_groups=4, **blocks, **channels)
+    return unet.eval().requires_grad_(False).to(CARD)
+
+
+def batch(rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    x, states = torch.randn(rows, 4, 16, 16, device=CARD), torch.randn(rows, 77, 16, device=CARD)
+    return x, torch.rand(rows, device=CARD) * 999, states
+
+
+@torch.inference_mode()
+def test_graphs_of_several_shapes_share_their_memory() -> None:
+    """Each answers as a plain call does, whichever ran before it; nothing else may use what they keep."""
+    unet, notes, memory = small_unet(), list[str](), Memory(CARD)
+    compiled, plain = Compiled(unet, CARD, notes.append), plainly(unet)
+    answers, wanted = [], []
+    for call in range(6 * (SEEN + 3)):
+        given = batch(1 + call % 6)
+        answers.append(compiled(*given, full=False))
+        wanted.append(plain(*given))
+    torch.testing.assert_close(answers, wanted, rtol=1e-3, atol=1e-4)
+    assert notes == [] and compiled.seconds > 0
+    assert sum(isinstance(call, Graph) for call in compiled._faster.values()) == 6
+    before = memory.free
+    memory.count_graphs()
+    assert memory._in_graphs > 0 and memory.free == pytest.approx(before - memory._in_graphs, rel=0.01)
+
+
+@torch.inference_mode()
+def test_what_cannot_be_captured_runs_without_and_says_so() -> None:
+    unet, notes = small_unet(), list[str]()
+    unet.register_forward_pre_hook(lambda _, given: given[0].sum().item())  # a capture bears no wait
+    compiled, plain = Compiled(unet, CARD, notes.append), plainly(unet)
+    for _ in range(SEEN + 3):
+        given = batch(2)
+        torch.testing.assert_close(compiled(*given, full=False), plain(*given))
+    [note] = notes
+    assert note.startswith("the UNet could not be captured, and runs without: ")
+    more = batch(3)  # the stream is an ordinary one again
+    torch.testing.assert_close(compiled(*more, full=False), plain(*more))

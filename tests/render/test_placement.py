@@ -1,7 +1,8 @@
 """Networks on a device with too little memory: real ones, on the CPU, whose memory is counted."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from farm.render.offloading import Streamed, bytes_of
 from farm.render.placement import Placed, Rung
 from farm.render.recipes import text_to_image
 from farm.render.renderer import Renderer
-from farm.render.requests import Decode, Open, Predict, Weights
+from farm.render.requests import Decode, EncodeText, Open, Predict, Weights
 from farm.render.runner import Runner
 from farm.render.token_merging import tokens_merged
 from farm.weights.checkpoint import Networks
@@ -270,6 +271,35 @@ def test_another_checkpoint_goes_before_the_own_weights_are_moved(networks: Netw
         runner.run([Predict(Weights("b"), torch.zeros(4, 8, 8), 5.0, torch.zeros(77, 128))])
     [(weights, one)] = runner._checkpoints._loaded.items()
     assert (weights.model, one.networks.rung, runner.loaded_at_once) == ("b", Rung.WHOLE, 1)
+
+
+class Telling(Scarce):
+    """Tells what calls took, as a card does."""
+
+    @contextmanager
+    def watched(self) -> Iterator[Callable[[], int | None]]:
+        before, self.most = self.used, self.used
+        yield lambda: self.most - before
+
+
+def test_what_a_call_takes_is_measured_without_the_weights_that_come_for_it(own: Networks) -> None:
+    unet, text_encoder, vae = sizes(own)
+    memory, taken = Telling(int(unet + 1.1 * max(text_encoder, vae))), list[tuple[int, int]]()
+    capacity = Capacity(HOST, memory=memory)
+    note = capacity.note
+    capacity.note = lambda *what: taken.append(what[1:]) or note(*what)  # type: ignore[method-assign]
+    runner, weights = Runner(lambda *_: own, HOST, capacity=capacity, memory=memory), Weights("m")
+    latents, states = torch.zeros(4, 8, 8), torch.zeros(77, 128)
+    asked = [
+        EncodeText(weights, (1,) * 77, 1),
+        Predict(weights, latents, 5.0, states),
+        Decode(weights, latents),
+    ]
+    with torch.inference_mode():
+        for request in (*asked, *asked):
+            runner.run([request] * 3)
+    assert runner._checkpoints.of(weights).networks.rung == Rung.VISITING
+    assert taken == [(3, 0)] * 6
 
 
 def test_what_was_made_of_a_checkpoint_goes_first_and_that_is_tried(own: Networks) -> None:
