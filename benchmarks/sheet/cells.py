@@ -27,18 +27,20 @@ width: {pixels}
 height: {pixels}
 steps: {steps}
 seed: 3805052747
+precision: {precision}
 sweep:
   sampler: [{samplers}]
   cfg_scale: [{scales}]
 """
 
 
-def sheet(samplers: Sequence[str], scales: int, steps: int, pixels: int) -> Plan:
+def sheet(samplers: Sequence[str], scales: int, steps: int, pixels: int, precision: str = "auto") -> Plan:
     """Each sampler at the CFG scales 2, 3, …"""
     text = JOB.format(
         model=TINY_CATS,
         pixels=pixels,
         steps=steps,
+        precision=precision,
         samplers=", ".join(samplers),
         scales=", ".join(str(LEAST_SCALE + number) for number in range(scales)),
     )

@@ -66,24 +66,24 @@ class Size:
 
     Attributes:
         pixels: of the pictures' sides, that they are made for.
-        load: onto a device.
+        load: onto a device, in a precision as of settings.
     """
 
     pixels: int
-    load: Callable[[torch.device], Networks]
+    load: Callable[[torch.device, str], Networks]
 
 
-def tiny_cats(device: torch.device) -> Networks:
+def tiny_cats(device: torch.device, precision: str = "auto") -> Networks:
     """The included model."""
     checkpoint = look_around(None).checkpoints[TINY_CATS]
-    return load_checkpoint(checkpoint.path, device, dtype_for("auto", device))
+    return load_checkpoint(checkpoint.path, device, dtype_for(precision, device))
 
 
-def _random(unet: Config, vae: Config, text_layers: int) -> Callable[[torch.device], Networks]:
+def _random(unet: Config, vae: Config, text_layers: int) -> Callable[[torch.device, str], Networks]:
     """Random weights; the tokenizer and the noise levels are tiny-cats'."""
 
-    def load(device: torch.device) -> Networks:
-        small, dtype = tiny_cats(torch.device("cpu")), dtype_for("auto", device)
+    def load(device: torch.device, precision: str) -> Networks:
+        small, dtype = tiny_cats(torch.device("cpu")), dtype_for(precision, device)
         words = {
             name: getattr(small.text_encoder.config, name)
             for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
