@@ -12,9 +12,9 @@ SMALL, LARGE = Size("m", "auto", 64, 64), Size("m", "auto", 128, 64)
 def worked(size: Size, row: float, picture: float, waiting: float = 0.0, rows: int = 40) -> Work:
     """Rows in two lengths of prompt; pictures decoded in batches of four."""
     kinds = {
-        Kind("predict", *size, tokens=77): Tally(3, rows // 2, rows // 2, rows, row * rows / 2),
-        Kind("predict", *size, tokens=154): Tally(3, rows // 2, rows // 2, rows, row * rows / 2),
-        Kind("decode", *size): Tally(2, 8, 8, 8, picture * 8),
+        Kind("predict", *size, tokens=77): Tally(3, rows // 2, rows, row * rows / 2),
+        Kind("predict", *size, tokens=154): Tally(3, rows // 2, rows, row * rows / 2),
+        Kind("decode", *size): Tally(2, 8, 8, picture * 8),
     }
     return Work(kinds, waiting=waiting)
 
@@ -89,6 +89,6 @@ def test_a_file_of_another_version_is_passed_over(content: str, file: Path) -> N
 
 def test_a_run_that_decoded_nothing_says_nothing(file: Path) -> None:
     rates = Rates(file)
-    rates.note(Work({Kind("predict", *SMALL, tokens=77): Tally(1, 4, 4, 4, 1.0)}), HASHES, 1)
+    rates.note(Work({Kind("predict", *SMALL, tokens=77): Tally(1, 4, 4, 1.0)}), HASHES, 1)
     rates.note(Work(), HASHES, 0)
     assert rates.estimate({SMALL: Need(1, 0)}, HASHES) is None

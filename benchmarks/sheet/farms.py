@@ -31,8 +31,8 @@ WARM_UP_STEPS = 2
 COMPILING_STEPS = SEEN + 2
 """Of which the first is shared and has few rows; the last is when a full batch is compiled."""
 
-KINDS = ("open", "encode text", "predict", "decode")
-"""Of requests."""
+KINDS = ("load", "encode text", "predict", "decode", "compile")
+"""Of what takes time."""
 
 
 def by_engine(

@@ -7,7 +7,7 @@ from farm.cluster.coordinator import Done, Event, Notice
 from farm.plan import Plan
 from farm.work import Kind, Work, total
 
-PARTS = {"predict": "UNet", "decode": "VAE", "encode text": "text", "open": "loading", "compile": "compiling"}
+PARTS = {"predict": "UNet", "decode": "VAE", "encode text": "text", "load": "loading", "compile": "compiling"}
 """What the requests are called where time is told."""
 
 
@@ -59,7 +59,9 @@ class Account:
         yield f"{evaluations:,} evaluations of what is done, {done:,} rows through the UNet; {shared}"
         if reason := self._difference(planned, done):
             yield reason
-        yield f"batches {work.occupancy:.0%} full; {_shares(work)}"
+        loads = work.of("load").calls
+        loaded = "1 checkpoint" if loads == 1 else f"{loads} checkpoints"
+        yield f"batches {work.occupancy:.0%} full, {loaded} loaded; {_shares(work)}"
 
     def files(self) -> Iterator[tuple[str, str, bytes]]:
         """Of a profile: worker, name, content."""
@@ -71,10 +73,12 @@ class Account:
         work = self.work
         whole = sum(seconds for _, seconds in _parts(work)) or 1.0
         lines = [f"{'':40}{'calls':>8}{'rows':>10}{'full':>6}{'rows/s':>9}{'seconds':>9}{'':>6}"]
-        for kind, tally in sorted(work.tallies.items(), key=lambda pair: -pair[1].seconds):
+        told = {kind: tally for kind, tally in work.tallies.items() if kind.request in PARTS}
+        for kind, tally in sorted(told.items(), key=lambda pair: -pair[1].seconds):
             full = f"{tally.rows / tally.possible:.0%}" if tally.possible else ""
-            rate = tally.rows / tally.seconds if tally.seconds else 0.0
-            numbers = f"{tally.calls:>8,}{tally.rows:>10,}{full:>6}{rate:>9.1f}{tally.seconds:>9.2f}"
+            rows = f"{tally.rows:,}" if tally.rows else ""
+            rate = f"{tally.rows / tally.seconds:.1f}" if tally.rows and tally.seconds else ""
+            numbers = f"{tally.calls:>8,}{rows:>10}{full:>6}{rate:>9}{tally.seconds:>9.2f}"
             lines.append(f"{_titled(kind):40}{numbers}{tally.seconds / whole:>6.0%}")
         for title, seconds in (("waiting for noise", work.waiting), ("samplers and the loop", work.between)):
             lines.append(f"{title:73}{seconds:>9.2f}{seconds / whole:>6.0%}")

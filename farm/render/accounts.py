@@ -54,8 +54,9 @@ class Accounts:
         def book(seconds: float, apart: Mapping[Kind, float]) -> None:
             own = max(0.0, seconds - sum(apart.values()))
             self._running += own + sum(apart.values())
-            for each, taken in {**apart, kind: own}.items():
-                self._tallies[each] += Tally(seconds=taken)
+            self._tallies[kind] += Tally(seconds=own)
+            for each, taken in apart.items():
+                self._tallies[each] += Tally(calls=1, seconds=taken)
             for task in tasks:
                 task.seconds += own / len(tasks)
 

@@ -1,6 +1,7 @@
 """The checkpoints that a device holds: loaded when they are asked, let go when others need the room."""
 
 import copy
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class Checkpoints:
         memory: of the device.
         compiles: whether UNets are compiled.
         note: is told, in a line for people, how it goes.
-        room_changed: is told that weights have come or gone.
+        loaded: is told what was loaded, and the seconds that it took.
     """
 
     def __init__(
@@ -59,14 +60,14 @@ class Checkpoints:
         memory: Memory,
         compiles: bool,
         note: Callable[[str], None],
-        room_changed: Callable[[], None] = lambda: None,
+        loaded: Callable[[Weights, float], None],
     ) -> None:
         self._load = load
         self._device = device
         self._memory = memory
         self._compiles = compiles
         self._note = note
-        self._room_changed = room_changed
+        self._has_loaded = loaded
         self._loaded: OrderedDict[Weights, Loaded] = OrderedDict()
         self.most = LOADED_AT_ONCE
         """That are held at once; one, after two did not fit beside each other."""
@@ -76,8 +77,9 @@ class Checkpoints:
         if weights not in self._loaded:
             while len(self._loaded) >= self.most:
                 self._loaded.popitem(last=False)
+            started = time.perf_counter()
             self._loaded[weights] = self._begun(weights)
-            self._room_changed()
+            self._has_loaded(weights, time.perf_counter() - started)
         self._loaded.move_to_end(weights)
         return self._loaded[weights]
 

@@ -11,7 +11,7 @@ import torch
 from farm.work import Kind
 
 Book = Callable[[float, Mapping[Kind, float]], None]
-"""Is told the seconds of a call, and those of it that were work of another kind."""
+"""Is told the seconds of a call, and those of it that went into something else, done once, by its kind."""
 
 
 class Mark(Protocol):
@@ -88,7 +88,7 @@ class Clock:
             self.settle()
 
     def set_apart(self, kind: Kind, seconds: float) -> None:
-        """So many seconds of the call that is being made are work of this kind."""
+        """So many seconds of the call that is being made went into something of this kind."""
         self._apart[kind] = self._apart.get(kind, 0.0) + seconds
 
     @contextmanager

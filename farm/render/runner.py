@@ -20,6 +20,7 @@ from farm.render.requests import Decode, EncodeText, Open, Predict, Request, Wei
 from farm.render.strips import can_strip
 from farm.render.transfers import Transfers
 from farm.weights.device_errors import is_out_of_memory
+from farm.work import Kind
 
 
 class Runner:
@@ -61,7 +62,7 @@ class Runner:
         self._clock = clock or Clock()
         self._transfers = Transfers(device)
         self._in_strips: set[Hashable] = set()
-        self._checkpoints = Checkpoints(load, device, self._memory, compiles, self._noted, self._room_changed)
+        self._checkpoints = Checkpoints(load, device, self._memory, compiles, self._noted, self._has_loaded)
         self._answers: dict[type, Callable[[Any, Any], list[Any]]] = {
             EncodeText: self._encode_text,
             Predict: self._predict,
@@ -152,7 +153,8 @@ class Runner:
     def _noted(self, note: str) -> None:
         self.notes.append(note)
 
-    def _room_changed(self) -> None:
+    def _has_loaded(self, weights: Weights, seconds: float) -> None:
+        self._clock.set_apart(Kind("load", weights.model, weights.precision), seconds)
         if self._capacity is not None:
             self._capacity.room_changed()
 

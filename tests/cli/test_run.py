@@ -39,7 +39,9 @@ def test_a_run_ends_with_what_was_done_which_is_what_was_planned(farm, workspace
     said = farm("run", "small.yaml", "--inline").err
     done = f"{planned['evaluations']} evaluations of what is done, {planned['rows']} rows through the UNet"
     assert f"small: {done}; {planned['shared_rows']} more were shared" in said and "than planned" not in said
-    assert re.search(r"small: batches \d+% full; \d+\.\d s of work: UNet \d+%, VAE \d+%", said)
+    assert re.search(
+        r"small: batches \d+% full, 1 checkpoint loaded; \d+\.\d s of work: UNet \d+%, VAE \d+%", said
+    )
     assert re.search(r"time: about .*, at the rate of 1 worker on 20\d\d-", farm("plan", "small.yaml").out)
     estimate = json.loads(farm("plan", "small.yaml", "--set", "cfg_scale=1,3,5", "--json").out)["estimate"]
     assert 0 < estimate["seconds"] < 60 and estimate["workers"] == 1

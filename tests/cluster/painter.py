@@ -54,7 +54,7 @@ class Painter:
     def take_work(self) -> Work:
         steps, self.steps = self.steps, 0
         said, self.said = tuple(self.said), []
-        return Work({Kind("predict", MODEL): Tally(steps, steps, steps, steps, 0.01 * steps)}, notes=said)
+        return Work({Kind("predict", MODEL): Tally(steps, steps, steps, 0.01 * steps)}, notes=said)
 
     def step(self) -> list[Painted]:
         time.sleep(0.01)
