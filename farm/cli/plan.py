@@ -12,10 +12,10 @@ from farm.axes import Axis
 from farm.cli.explain import explanation
 from farm.cli.jobs import load_plans, look_around
 from farm.cli.oddities import prompt_warnings, shortened
-from farm.cli.words import counted as counted
+from farm.cli.options import JobFiles, Overrides, Precision, order_of, overridden
+from farm.cli.words import counted
 from farm.errors import BadInput, Problem
 from farm.explaining import explained
-from farm.ordering import Order
 from farm.plan import Plan
 from farm.rates import Rates
 from farm.weights.addons import find_addons
@@ -26,38 +26,34 @@ BYTES_PER_PIXEL = 1.75
 BYTES_OF_METADATA = 1000
 """What its infotext and its cell take beside that."""
 
-JobFiles = Annotated[list[Path], typer.Argument(metavar="JOB", help="Job files (YAML).", show_default=False)]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="NAME=VALUE", help="Override a setting or an axis of the job, e.g. steps=20."
-    ),
-]
-
 
 def plan(
     job: Annotated[Path, typer.Argument(metavar="JOB", help="A job file (YAML).", show_default=False)],
     overrides: Overrides = None,
+    precision: Precision = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say in what order cells are rendered, and what they share.")
     ] = False,
     order: Annotated[
-        Order | None,
-        typer.Option("--order", help="The order to explain, as for farm run.", show_default=False),
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The order to explain, fast or coarse, as for farm run.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Show what a job comes to: cells, evaluations, what is shared, space on disk."""
-    if order and not explain:
+    chosen = None if order is None else order_of(order)
+    if chosen and not explain:
         raise BadInput([Problem("--order", "goes with --explain; what a job comes to is the same in any")])
     place = look_around(None)
-    [compiled] = load_plans([job], overrides or [], place)
+    [compiled] = load_plans([job], overridden(overrides, precision), place)
     warnings = prompt_warnings(compiled, find_addons(place.workspace.model_folders))
     hashes = {name: place.hashes.known(place.checkpoints[name].path) for name in models_of(compiled)}
     estimate = Rates().estimate(compiled.needs(), hashes)
     time = {"estimate": asdict(estimate) if estimate else None}
     facts = facts_of(compiled) | time | {"warnings": warnings}
-    told = explained(compiled.in_order(order or compiled.order)) if explain else None
+    told = explained(compiled.in_order(chosen or compiled.order)) if explain else None
     if as_json:
         facts |= {"explanation": asdict(told)} if told else {}
         print(json.dumps(facts, indent=2, ensure_ascii=False))

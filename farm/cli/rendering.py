@@ -16,8 +16,8 @@ from farm.cli.account import Account
 from farm.cli.early import Waves, write_early
 from farm.cli.farms import open_farm
 from farm.cli.jobs import Place
-from farm.cli.plan import counted
 from farm.cli.progress import RunProgress
+from farm.cli.words import counted
 from farm.cluster.coordinator import Notice
 from farm.errors import FarmError
 from farm.ordering import WaveOf
