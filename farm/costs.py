@@ -171,7 +171,16 @@ def strand_rows(asked: int, settings: Settings, samplers: Samplers = BUILT_IN) -
 def weighed_rows(asked: int, settings: Settings) -> float:
     """The rows of a picture, a shallow one as the part of a full one that its work is, about."""
     full, shallow = rows_of(asked, settings)
-    return full + min(1.0, PER_BRANCH * (1 + settings.deepcache_branch)) * shallow
+    return full + weight_of_shallow(settings.deepcache_branch) * shallow
+
+
+def weight_of_shallow(branch: int) -> float:
+    """The part of a full row's work that a shallow one takes, about.
+
+    Args:
+        branch: as `Settings.deepcache_branch`.
+    """
+    return min(1.0, PER_BRANCH * (1 + branch))
 
 
 def row_kind(settings: Settings) -> tuple[Hashable, ...]:
@@ -180,8 +189,12 @@ def row_kind(settings: Settings) -> tuple[Hashable, ...]:
     return settings.token_merging_ratio, branch
 
 
-def encodings(settings: Settings, samplers: Samplers = BUILT_IN) -> Iterator[Hashable]:
+def encodings(
+    settings: Settings, samplers: Samplers = BUILT_IN
+) -> Iterator[tuple[str, str, int, tuple[str, ...]]]:
     """Names each text that is encoded: equal ones are encoded once, whatever the weights of their pieces.
+
+    By model, precision and clip skip.
 
     Texts are told apart by what stands in them, since nobody has looked at their tokens yet.
     """

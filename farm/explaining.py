@@ -1,7 +1,7 @@
 """The order of a plan, and what shares what in it, as data."""
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
@@ -9,6 +9,7 @@ from farm.cell import Cell, Settings
 from farm.costs import first_pass, first_rows, lengths, rows, strand_rows
 from farm.ordering import LOADED_AT_ONCE, Order, length_of, weights_of
 from farm.plan import Plan
+from farm.work import Networks
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +95,30 @@ def explained(plan: Plan, loaded_at_once: int = LOADED_AT_ONCE) -> Explanation:
         loaded_at_once: for how many checkpoints a worker has room.
     """
     known = _Known()
-    stretches: list[Stretch] = []
-    loaded: list[Hashable] = []  # the one used last at the end
-    for (wave, weights), cells in groupby(plan.cells, lambda cell: (plan.wave_of(cell), weights_of(cell))):
-        stretches.append(_stretch(plan, wave, list(cells), known, is_loaded=weights in loaded))
-        loaded = [*(one for one in loaded if one != weights), weights][-loaded_at_once:]
+    stretches = [
+        _stretch(plan, wave, cells, known, is_loaded)
+        for wave, cells, is_loaded in _stretches(plan, loaded_at_once)
+    ]
     return Explanation(
         plan.order,
         sum(not stretch.is_loaded for stretch in stretches),
         len({stretch.wave for stretch in stretches}),
         tuple(stretches),
     )
+
+
+def loads_of(plan: Plan, loaded_at_once: int = LOADED_AT_ONCE) -> Counter[Networks]:
+    """How often each networks are loaded, as `explained` has it."""
+    stretches = _stretches(plan, loaded_at_once)
+    return Counter(Networks(*weights_of(cells[0])) for _, cells, is_loaded in stretches if not is_loaded)
+
+
+def _stretches(plan: Plan, loaded_at_once: int) -> Iterator[tuple[int, list[Cell], bool]]:
+    """The wave of each, its cells, and whether their networks are there already."""
+    loaded: list[Hashable] = []  # the one used last at the end
+    for (wave, weights), cells in groupby(plan.cells, lambda cell: (plan.wave_of(cell), weights_of(cell))):
+        yield wave, list(cells), weights in loaded
+        loaded = [*(one for one in loaded if one != weights), weights][-loaded_at_once:]
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 """A compiled job: inert, complete, and in the order in which it is rendered."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -18,7 +19,7 @@ from farm.resolving import completed, settled
 from farm.sampling import BUILT_IN, Samplers
 from farm.settings import PROMPTS
 from farm.wording import BadWording, Wording
-from farm.work import Need, Size
+from farm.work import Need, Networks, Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,12 @@ class Plan:
 
     def text_encodings(self) -> int:
         """How many texts are encoded: each once for a model and a clip skip, whatever its weights."""
-        return len({key for settings in self._pictures() for key in encodings(settings, self.samplers)})
+        return sum(self.texts().values())
+
+    def texts(self) -> Counter[Networks]:
+        """The same, by what encodes them."""
+        found = {key for settings in self._pictures() for key in encodings(settings, self.samplers)}
+        return Counter(Networks(model, precision) for model, precision, *_ in found)
 
     def _pictures(self) -> Collection[Settings]:
         """The settings of the cells; those of cells that want the same picture count once."""

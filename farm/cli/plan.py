@@ -15,10 +15,11 @@ from farm.cli.oddities import prompt_warnings, shortened
 from farm.cli.options import JobFiles, Overrides, Precision, order_of, overridden
 from farm.cli.words import counted
 from farm.errors import BadInput, Problem
-from farm.explaining import explained
+from farm.explaining import explained, loads_of
 from farm.plan import Plan
 from farm.rates import Rates
 from farm.weights.addons import find_addons
+from farm.work import Needs
 
 BYTES_PER_PIXEL = 1.75
 """What a rendered picture takes as PNG, about; measured on tiny-cats' pictures."""
@@ -50,10 +51,12 @@ def plan(
     [compiled] = load_plans([job], overridden(overrides, precision), place)
     warnings = prompt_warnings(compiled, find_addons(place.workspace.model_folders))
     hashes = {name: place.hashes.known(place.checkpoints[name].path) for name in models_of(compiled)}
-    estimate = Rates().estimate(compiled.needs(), hashes)
+    ordered = compiled.in_order(chosen) if chosen else compiled
+    needs = Needs(compiled.needs(), loads_of(ordered), compiled.texts())
+    estimate = Rates().estimate(needs, hashes, str(place.workspace.root))
     time = {"estimate": asdict(estimate) if estimate else None}
     facts = facts_of(compiled) | time | {"warnings": warnings}
-    told = explained(compiled.in_order(chosen or compiled.order)) if explain else None
+    told = explained(ordered) if explain else None
     if as_json:
         facts |= {"explanation": asdict(told)} if told else {}
         print(json.dumps(facts, indent=2, ensure_ascii=False))
@@ -153,8 +156,8 @@ def _size(size: int) -> str:
 def _time(estimate: dict[str, Any] | None) -> str:
     if estimate is None:
         return "not known before a first run of these checkpoints at these sizes"
-    how = f"at the rate of {counted(estimate['workers'], 'worker')} on {estimate['measured']}"
-    return f"about {_duration(estimate['seconds'])}, {how}"
+    who = f"{counted(estimate['workers'], 'worker')} ({estimate['device']})"
+    return f"about {_duration(estimate['seconds'])} with {who}, as measured on {estimate['measured']}"
 
 
 def _duration(seconds: float) -> str:

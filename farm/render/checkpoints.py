@@ -1,7 +1,7 @@
 """The checkpoints that a device holds: loaded when they are asked, let go when others need the room."""
 
 import copy
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +65,7 @@ class Checkpoints:
         self._compiles = compiles
         self._note = note
         self._loaded: OrderedDict[Weights, Loaded] = OrderedDict()
+        self._loads: Counter[Weights] = Counter()
         self.most = LOADED_AT_ONCE
         """That are held at once; one, after two did not fit beside each other."""
 
@@ -74,8 +75,14 @@ class Checkpoints:
             while len(self._loaded) >= self.most:
                 self._loaded.popitem(last=False)
             self._loaded[weights] = self._begun(weights)
+            self._loads[weights] += 1
         self._loaded.move_to_end(weights)
         return self._loaded[weights]
+
+    def take_loads(self) -> Counter[Weights]:
+        """How often each was loaded, since this was last asked."""
+        loads, self._loads = self._loads, Counter()
+        return loads
 
     def precise_vae_of(self, weights: Weights) -> Any:
         """Its VAE in fp32, whatever its precision."""

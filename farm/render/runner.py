@@ -17,6 +17,7 @@ from farm.render.requests import Decode, EncodeText, Open, Predict, Request, Wei
 from farm.render.strips import can_strip
 from farm.render.transfers import Transfers
 from farm.weights.device_errors import is_out_of_memory
+from farm.work import Tally, Work
 
 
 class Runner:
@@ -109,6 +110,11 @@ class Runner:
         """What people should know of how it went, since this was last asked."""
         notes, self.notes = tuple(self.notes), []
         return notes
+
+    def take_loads(self) -> Work:
+        """The loads of checkpoints, since this was last asked."""
+        loads = self._checkpoints.take_loads()
+        return Work({Open(weights).kind: Tally(loads=number) for weights, number in loads.items()})
 
     def done_with(self, weights: Weights) -> None:
         """Lets these go before any others when room is needed: nothing in flight asks for them."""

@@ -1,6 +1,7 @@
 import gzip
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +41,27 @@ def test_a_run_ends_with_what_was_done_which_is_what_was_planned(farm, workspace
     done = f"{planned['evaluations']} evaluations of what is done, {planned['rows']} rows through the UNet"
     assert f"small: {done}; {planned['shared_rows']} more were shared" in said and "than planned" not in said
     assert re.search(r"small: batches \d+% full; \d+\.\d s of work: UNet \d+%, VAE \d+%", said)
-    assert re.search(r"time: about .*, at the rate of 1 worker on 20\d\d-", farm("plan", "small.yaml").out)
+    who = r"1 worker \(.+, \d+ threads?\), as measured on 20\d\d-"
+    assert re.search(f"time: about .* with {who}", farm("plan", "small.yaml").out)
     estimate = json.loads(farm("plan", "small.yaml", "--set", "cfg_scale=1,3,5", "--json").out)["estimate"]
     assert 0 < estimate["seconds"] < 60 and estimate["workers"] == 1
     assert json.loads(farm("plan", "small.yaml", "--set", "width=96", "--json").out)["estimate"] is None
+
+
+def test_a_plan_takes_what_the_run_of_it_took(farm, workspace):
+    """Rows, shallow ones too, pictures, loads and texts: so many as are planned, at their measured time."""
+    copy = workspace / "models" / "Stable-diffusion" / "other"
+    shutil.copytree(copy.with_name("tiny-cats"), copy)
+    scheduler = copy / "scheduler" / "scheduler_config.json"
+    scheduler.write_text(scheduler.read_text().replace("0.012", "0.013"))
+    deep = ("--set", "model=tiny-cats,other", "--set", "deepcache_interval=1,2", "--set", "cfg_scale=3")
+    said = farm("run", "small.yaml", "--inline", *deep)
+    assert said.code == 0 and "than planned" not in said.err
+    worked = float(re.search(r"full; ([\d.]+) s of work", said.err)[1])
+    estimate = json.loads(farm("plan", "small.yaml", *deep, "--json").out)["estimate"]
+    assert estimate["seconds"] == pytest.approx(worked, abs=0.051)
+    only = ("--set", "model=tiny-cats", "--set", "deepcache_interval=2")
+    assert 0 < json.loads(farm("plan", "small.yaml", *only, "--json").out)["estimate"]["seconds"] < worked
 
 
 def test_a_profile_says_where_the_time_went(farm, workspace):
