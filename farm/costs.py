@@ -1,24 +1,13 @@
 """What a picture asks of the networks, and what it shares: the one account that plans and queues go by."""
 
 import math
-import re
 from collections.abc import Hashable, Iterator
-from functools import lru_cache
 from typing import NamedTuple
 
 from farm.cell import Settings
-from farm.prompts.emphasis import Section, is_weighted, weighted
-from farm.prompts.strands import Said, Strand, coefficients, strands, weights_without_guidance
+from farm.prompts.alike import chunks_of, first_words, sections_of, words_of
+from farm.prompts.strands import Strand, coefficients, strands, weights_without_guidance
 from farm.sampling import AUTOMATIC, BUILT_IN, DIFFUSERS, Sampler, Samplers, Schedule
-
-CHUNK = 75
-"""Tokens that the text encoder takes at once, its marks left out."""
-
-_WORD = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|(?:[^\w\s\0]|_)+")
-"""What CLIP's tokenizer makes a token of, or several."""
-
-_KEPT = 20_000
-"""Texts that are looked at once: the cells of a job say the same again and again."""
 
 _ROUNDING = 1e-9
 
@@ -200,7 +189,7 @@ def encodings(
     """
     for strand in guiding_strands(settings, samplers):
         for text in strand.said.texts:
-            yield settings.model, settings.precision, settings.clip_skip, _words(text)
+            yield settings.model, settings.precision, settings.clip_skip, words_of(text)
 
 
 def lengths(settings: Settings, samplers: Samplers = BUILT_IN) -> tuple[int, ...]:
@@ -209,42 +198,8 @@ def lengths(settings: Settings, samplers: Samplers = BUILT_IN) -> tuple[int, ...
     Rows of different lengths cannot share a batch. The parts of an AND are all as long as the longest.
     """
     found = guiding_strands(settings, samplers)
-    longest = max((_chunks(strand.said) for strand in found if strand.conditional), default=0)
-    return tuple(longest if strand.conditional else _chunks(strand.said) for strand in found)
-
-
-@lru_cache(_KEPT)
-def _chunks(said: Said) -> int:
-    """The most chunks that a text of it has, if each of its words is one token."""
-    return max(
-        sum(max(1, math.ceil(len(_WORD.findall(section)) / CHUNK)) for section in _words(text))
-        for text in (*said.texts, *said.others)
-    )
-
-
-@lru_cache(_KEPT)
-def _words(text: str) -> tuple[str, ...]:
-    """Each section's words as CLIP has them: small letters, space of any kind, weights left out."""
-    sections = [" ".join(_uncut(section).casefold().split()) for section in weighted(text)]
-    if len(sections) > 1 and not sections[-1]:  # a BREAK at the end begins nothing
-        sections.pop()
-    return tuple(sections)
-
-
-def _uncut(section: Section) -> str:
-    """The text of a section, with a mark where a weight begins inside of a word."""
-    text = ""
-    for piece in section:
-        cut = text and _kind(text[-1]) == _kind(piece.text[0]) != "space"
-        text += f"\0{piece.text}" if cut else piece.text
-    return text
-
-
-def _kind(character: str) -> str:
-    """Characters of one kind are a word to CLIP's tokenizer if they stand together."""
-    if character.isspace():
-        return "space"
-    return "letter" if character.isalpha() else "digit" if character.isdigit() else "sign"
+    longest = max((chunks_of(strand.said) for strand in found if strand.conditional), default=0)
+    return tuple(longest if strand.conditional else chunks_of(strand.said) for strand in found)
 
 
 def first_pass(settings: Settings) -> tuple[Hashable, ...]:
@@ -256,26 +211,15 @@ def first_rows(settings: Settings, samplers: Samplers = BUILT_IN) -> list[tuple[
     """Names each row of the first pass; equal rows are computed once."""
     start = (*_noise(settings), *row_kind(settings), *_start(settings, samplers))
     found = guiding_strands(settings, samplers)
-    longest = max((_sections(strand.said) for strand in found if strand.conditional), default=0)
+    longest = max((sections_of(strand.said) for strand in found if strand.conditional), default=0)
     return [
-        (*start, *_told(one.said, settings.emphasis), longest if one.conditional else _sections(one.said))
+        (
+            *start,
+            *first_words(one.said, settings.emphasis),
+            longest if one.conditional else sections_of(one.said),
+        )
         for one in found
     ]
-
-
-@lru_cache(_KEPT)
-def _told(said: Said, emphasis: str) -> tuple[Hashable, ...]:
-    """The words of the first text, the sections it is filled up to, its weights if they do anything."""
-    text = said.schedule[0][1]
-    if emphasis == "ignore" or not is_weighted(text):
-        return _words(text), _sections(said)
-    return _words(text), _sections(said), emphasis, weighted(text)
-
-
-@lru_cache(_KEPT)
-def _sections(said: Said) -> int:
-    """The most sections that a text of it has."""
-    return max(len(_words(text)) for text in (*said.texts, *said.others))
 
 
 def _noise(settings: Settings) -> tuple[Hashable, ...]:
