@@ -134,8 +134,17 @@ def shallow_rows(settings: Settings, samplers: Samplers = BUILT_IN) -> int:
     return rows_of(evaluations(settings, samplers), settings).shallow
 
 
+def leaves_out(settings: Settings) -> bool:
+    """Whether there may be fewer rows than are counted, since evaluations at low noise leave some out.
+
+    At how much noise a sampler asks hangs on the network's levels, which only who renders looks at.
+    """
+    is_asked = settings.negative_guidance_minimum_sigma > 0
+    return is_asked and _rows_without_guidance(settings) < rows_at_once(settings)
+
+
 def rows_of(asked: int, settings: Settings) -> Rows:
-    """The rows of a picture for which the model is asked so often."""
+    """The rows of a picture for which the model is asked so often, at most: see `leaves_out`."""
     guided = guided_of(asked, settings.guidance_stop)
     with_guidance, without = rows_at_once(settings), _rows_without_guidance(settings)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from farm.cell import Cell, Settings
-from farm.costs import first_pass, first_rows, lengths, rows, strand_rows
+from farm.costs import first_pass, first_rows, leaves_out, lengths, rows, strand_rows
 from farm.ordering import LOADED_AT_ONCE, Order, length_of, weights_of
 from farm.plan import Plan
 from farm.work import Networks
@@ -47,6 +47,7 @@ class Stretch:
         groups: in which pictures share their first pass; each has two pictures or more.
         grouped: pictures in these groups.
         rows: that are computed.
+        at_most: whether they may be fewer, see `farm.costs.leaves_out`.
         shared_rows: that need no computing, because an earlier picture has the same.
         longest: cell, in evaluations of the model.
         shortest: cell, in evaluations of the model.
@@ -63,6 +64,7 @@ class Stretch:
     groups: int
     grouped: int
     rows: int
+    at_most: bool
     shared_rows: int
     longest: int
     shortest: int
@@ -148,6 +150,7 @@ def _stretch(plan: Plan, wave: int, cells: Sequence[Cell], known: _Known, is_loa
         len(groups),
         sum(groups),
         computed,
+        any(map(leaves_out, new)),
         all_rows - computed,
         max(count for _, count in counts),
         min(count for _, count in counts),

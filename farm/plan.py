@@ -8,7 +8,7 @@ from typing import Any
 
 from farm.axes import Axis, AxisValue
 from farm.cell import Cell, Settings, SettingValue
-from farm.costs import encodings, evaluations, first_rows, rows, shallow_rows, weighed_rows
+from farm.costs import encodings, evaluations, first_rows, leaves_out, rows, shallow_rows, weighed_rows
 from farm.document import Place
 from farm.errors import BadInput, Problem
 from farm.job import Job
@@ -93,6 +93,10 @@ class Plan:
         pictures = self._pictures()
         firsts = [row for settings in pictures for row in first_rows(settings, self.samplers)]
         return len(firsts) - len(set(firsts))
+
+    def leaves_rows_out(self) -> bool:
+        """Whether there may be fewer rows, since evaluations at low noise leave some out."""
+        return any(map(leaves_out, self._pictures()))
 
     def shallow_rows(self) -> int:
         """Those of the rows that use deep features of before and go through the shallow blocks alone."""

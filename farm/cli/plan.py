@@ -98,6 +98,7 @@ def facts_of(compiled: Plan) -> dict[str, Any]:
         "pictures": len(pictures),
         "evaluations": compiled.evaluations(),
         "rows": compiled.unshared_rows() - shared,
+        "rows_at_most": compiled.leaves_rows_out(),
         "shared_rows": shared,
         "shallow_rows": compiled.shallow_rows(),
         "text_encodings": compiled.text_encodings(),
@@ -108,6 +109,7 @@ def facts_of(compiled: Plan) -> dict[str, Any]:
 
 def _in_words(compiled: Plan, facts: dict[str, Any]) -> str:
     axes = [f"  {axis.name}: {_values(axis)}" for axis in compiled.axes]
+    at_most = "at most " * facts["rows_at_most"]
     lines = [
         f"{compiled.name}: {counted(len(compiled.cells), 'cell')}{_twins(compiled)}",
         *axes,
@@ -115,14 +117,14 @@ def _in_words(compiled: Plan, facts: dict[str, Any]) -> str:
         *compiled.notes,
         *([f"{counted(len(facts['warnings']), 'warning')}: farm check lists them"] * bool(facts["warnings"])),
         f"evaluations of the model: {facts['evaluations']}",
-        f"rows through the UNet: {facts['rows']}, after {facts['shared_rows']} that are shared",
+        f"rows through the UNet: {at_most}{facts['rows']}, after {facts['shared_rows']} that are shared",
         *(
             [f"of these through its shallow blocks alone: {facts['shallow_rows']}"]
             * bool(facts["shallow_rows"])
         ),
         f"text encodings: {facts['text_encodings']}",
         f"pictures on disk: about {_size(facts['bytes_on_disk'])}, if no plugin resizes them",
-        f"time: {_time(facts['estimate'])}",
+        f"time: {at_most * bool(facts['estimate'])}{_time(facts['estimate'])}",
     ]
     return "\n".join(lines)
 

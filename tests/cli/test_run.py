@@ -85,6 +85,20 @@ def test_what_was_done_otherwise_than_planned_is_said(farm, workspace):
     assert re.search(r"that is \d+ rows (more|fewer) than planned: a sampler chooses its own steps", said)
 
 
+def test_rows_that_low_noise_leaves_out_are_planned_as_the_most_that_there_may_be(farm, workspace):
+    low = ("--set", "cfg_scale=5", "--set", "negative_guidance_minimum_sigma=15")
+    planned = farm("plan", "small.yaml", *low, "--explain").out
+    assert "\nrows through the UNet: at most 10, after 2 that are shared\n" in planned
+    assert "\n   rows: at most 10, " in planned and "\ntime: not known before" in planned
+    said = farm("run", "small.yaml", "--inline", *low).err
+    why = "rows are left out below negative_guidance_minimum_sigma"
+    assert f"that is 2 rows fewer than planned: {why}\n" in said  # of three evaluations the second, twice
+    assert "\ntime: at most about " in farm("plan", "small.yaml", *low).out
+    for other in ("cfg_scale=1", "steps=1"):
+        facts = json.loads(farm("plan", "small.yaml", *low, "--set", other, "--json").out)
+        assert facts["rows_at_most"] is False, other
+
+
 def test_a_coarse_order_shows_sheets_early_and_comes_to_the_same(farm, workspace, monkeypatch):
     early = []
 
