@@ -168,7 +168,8 @@ class Decode:
 
 def _how(row: Predict) -> str:
     merged = f"{row.token_merging_ratio:.0%} merged" if row.token_merging_ratio else ""
-    deep = "" if row.branch is None else "full, to be kept" if row.features is None else "shallow"
+    shallow = "full, to be kept" if row.features is None else f"shallow, branch {row.branch}"
+    deep = "" if row.branch is None else shallow
     return ", ".join(part for part in (merged, deep) if part)
 
 
