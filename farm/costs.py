@@ -1,24 +1,13 @@
 """What a picture asks of the networks, and what it shares: the one account that plans and queues go by."""
 
 import math
-import re
 from collections.abc import Hashable, Iterator
-from functools import lru_cache
 from typing import NamedTuple
 
 from farm.cell import Settings
-from farm.prompts.emphasis import Section, is_weighted, weighted
-from farm.prompts.strands import Said, Strand, coefficients, strands, weights_without_guidance
+from farm.prompts.alike import chunks_of, first_words, sections_of, words_of
+from farm.prompts.strands import Strand, coefficients, strands, weights_without_guidance
 from farm.sampling import AUTOMATIC, BUILT_IN, DIFFUSERS, Sampler, Samplers, Schedule
-
-CHUNK = 75
-"""Tokens that the text encoder takes at once, its marks left out."""
-
-_WORD = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|(?:[^\w\s\0]|_)+")
-"""What CLIP's tokenizer makes a token of, or several."""
-
-_KEPT = 20_000
-"""Texts that are looked at once: the cells of a job say the same again and again."""
 
 _ROUNDING = 1e-9
 
@@ -145,8 +134,17 @@ def shallow_rows(settings: Settings, samplers: Samplers = BUILT_IN) -> int:
     return rows_of(evaluations(settings, samplers), settings).shallow
 
 
+def leaves_out(settings: Settings) -> bool:
+    """Whether there may be fewer rows than are counted, since evaluations at low noise leave some out.
+
+    At how much noise a sampler asks hangs on the network's levels, which only who renders looks at.
+    """
+    is_asked = settings.negative_guidance_minimum_sigma > 0
+    return is_asked and _rows_without_guidance(settings) < rows_at_once(settings)
+
+
 def rows_of(asked: int, settings: Settings) -> Rows:
-    """The rows of a picture for which the model is asked so often."""
+    """The rows of a picture for which the model is asked so often, at most: see `leaves_out`."""
     guided = guided_of(asked, settings.guidance_stop)
     with_guidance, without = rows_at_once(settings), _rows_without_guidance(settings)
 
@@ -171,7 +169,16 @@ def strand_rows(asked: int, settings: Settings, samplers: Samplers = BUILT_IN) -
 def weighed_rows(asked: int, settings: Settings) -> float:
     """The rows of a picture, a shallow one as the part of a full one that its work is, about."""
     full, shallow = rows_of(asked, settings)
-    return full + min(1.0, PER_BRANCH * (1 + settings.deepcache_branch)) * shallow
+    return full + weight_of_shallow(settings.deepcache_branch) * shallow
+
+
+def weight_of_shallow(branch: int) -> float:
+    """The part of a full row's work that a shallow one takes, about.
+
+    Args:
+        branch: as `Settings.deepcache_branch`.
+    """
+    return min(1.0, PER_BRANCH * (1 + branch))
 
 
 def row_kind(settings: Settings) -> tuple[Hashable, ...]:
@@ -180,14 +187,18 @@ def row_kind(settings: Settings) -> tuple[Hashable, ...]:
     return settings.token_merging_ratio, branch
 
 
-def encodings(settings: Settings, samplers: Samplers = BUILT_IN) -> Iterator[Hashable]:
+def encodings(
+    settings: Settings, samplers: Samplers = BUILT_IN
+) -> Iterator[tuple[str, str, int, tuple[str, ...]]]:
     """Names each text that is encoded: equal ones are encoded once, whatever the weights of their pieces.
+
+    By model, precision and clip skip.
 
     Texts are told apart by what stands in them, since nobody has looked at their tokens yet.
     """
     for strand in guiding_strands(settings, samplers):
         for text in strand.said.texts:
-            yield settings.model, settings.precision, settings.clip_skip, _words(text)
+            yield settings.model, settings.precision, settings.clip_skip, words_of(text)
 
 
 def lengths(settings: Settings, samplers: Samplers = BUILT_IN) -> tuple[int, ...]:
@@ -196,42 +207,8 @@ def lengths(settings: Settings, samplers: Samplers = BUILT_IN) -> tuple[int, ...
     Rows of different lengths cannot share a batch. The parts of an AND are all as long as the longest.
     """
     found = guiding_strands(settings, samplers)
-    longest = max((_chunks(strand.said) for strand in found if strand.conditional), default=0)
-    return tuple(longest if strand.conditional else _chunks(strand.said) for strand in found)
-
-
-@lru_cache(_KEPT)
-def _chunks(said: Said) -> int:
-    """The most chunks that a text of it has, if each of its words is one token."""
-    return max(
-        sum(max(1, math.ceil(len(_WORD.findall(section)) / CHUNK)) for section in _words(text))
-        for text in (*said.texts, *said.others)
-    )
-
-
-@lru_cache(_KEPT)
-def _words(text: str) -> tuple[str, ...]:
-    """Each section's words as CLIP has them: small letters, space of any kind, weights left out."""
-    sections = [" ".join(_uncut(section).casefold().split()) for section in weighted(text)]
-    if len(sections) > 1 and not sections[-1]:  # a BREAK at the end begins nothing
-        sections.pop()
-    return tuple(sections)
-
-
-def _uncut(section: Section) -> str:
-    """The text of a section, with a mark where a weight begins inside of a word."""
-    text = ""
-    for piece in section:
-        cut = text and _kind(text[-1]) == _kind(piece.text[0]) != "space"
-        text += f"\0{piece.text}" if cut else piece.text
-    return text
-
-
-def _kind(character: str) -> str:
-    """Characters of one kind are a word to CLIP's tokenizer if they stand together."""
-    if character.isspace():
-        return "space"
-    return "letter" if character.isalpha() else "digit" if character.isdigit() else "sign"
+    longest = max((chunks_of(strand.said) for strand in found if strand.conditional), default=0)
+    return tuple(longest if strand.conditional else chunks_of(strand.said) for strand in found)
 
 
 def first_pass(settings: Settings) -> tuple[Hashable, ...]:
@@ -243,26 +220,15 @@ def first_rows(settings: Settings, samplers: Samplers = BUILT_IN) -> list[tuple[
     """Names each row of the first pass; equal rows are computed once."""
     start = (*_noise(settings), *row_kind(settings), *_start(settings, samplers))
     found = guiding_strands(settings, samplers)
-    longest = max((_sections(strand.said) for strand in found if strand.conditional), default=0)
+    longest = max((sections_of(strand.said) for strand in found if strand.conditional), default=0)
     return [
-        (*start, *_told(one.said, settings.emphasis), longest if one.conditional else _sections(one.said))
+        (
+            *start,
+            *first_words(one.said, settings.emphasis),
+            longest if one.conditional else sections_of(one.said),
+        )
         for one in found
     ]
-
-
-@lru_cache(_KEPT)
-def _told(said: Said, emphasis: str) -> tuple[Hashable, ...]:
-    """The words of the first text, the sections it is filled up to, its weights if they do anything."""
-    text = said.schedule[0][1]
-    if emphasis == "ignore" or not is_weighted(text):
-        return _words(text), _sections(said)
-    return _words(text), _sections(said), emphasis, weighted(text)
-
-
-@lru_cache(_KEPT)
-def _sections(said: Said) -> int:
-    """The most sections that a text of it has."""
-    return max(len(_words(text)) for text in (*said.texts, *said.others))
 
 
 def _noise(settings: Settings) -> tuple[Hashable, ...]:

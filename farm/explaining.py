@@ -1,14 +1,15 @@
 """The order of a plan, and what shares what in it, as data."""
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from farm.cell import Cell, Settings
-from farm.costs import first_pass, first_rows, lengths, rows, strand_rows
+from farm.costs import first_pass, first_rows, leaves_out, lengths, rows, strand_rows
 from farm.ordering import LOADED_AT_ONCE, Order, length_of, weights_of
 from farm.plan import Plan
+from farm.work import Networks
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Stretch:
         groups: in which pictures share their first pass; each has two pictures or more.
         grouped: pictures in these groups.
         rows: that are computed.
+        at_most: whether they may be fewer, see `farm.costs.leaves_out`.
         shared_rows: that need no computing, because an earlier picture has the same.
         longest: cell, in evaluations of the model.
         shortest: cell, in evaluations of the model.
@@ -62,6 +64,7 @@ class Stretch:
     groups: int
     grouped: int
     rows: int
+    at_most: bool
     shared_rows: int
     longest: int
     shortest: int
@@ -94,17 +97,30 @@ def explained(plan: Plan, loaded_at_once: int = LOADED_AT_ONCE) -> Explanation:
         loaded_at_once: for how many checkpoints a worker has room.
     """
     known = _Known()
-    stretches: list[Stretch] = []
-    loaded: list[Hashable] = []  # the one used last at the end
-    for (wave, weights), cells in groupby(plan.cells, lambda cell: (plan.wave_of(cell), weights_of(cell))):
-        stretches.append(_stretch(plan, wave, list(cells), known, is_loaded=weights in loaded))
-        loaded = [*(one for one in loaded if one != weights), weights][-loaded_at_once:]
+    stretches = [
+        _stretch(plan, wave, cells, known, is_loaded)
+        for wave, cells, is_loaded in _stretches(plan, loaded_at_once)
+    ]
     return Explanation(
         plan.order,
         sum(not stretch.is_loaded for stretch in stretches),
         len({stretch.wave for stretch in stretches}),
         tuple(stretches),
     )
+
+
+def loads_of(plan: Plan, loaded_at_once: int = LOADED_AT_ONCE) -> Counter[Networks]:
+    """How often each networks are loaded, as `explained` has it."""
+    stretches = _stretches(plan, loaded_at_once)
+    return Counter(Networks(*weights_of(cells[0])) for _, cells, is_loaded in stretches if not is_loaded)
+
+
+def _stretches(plan: Plan, loaded_at_once: int) -> Iterator[tuple[int, list[Cell], bool]]:
+    """The wave of each, its cells, and whether their networks are there already."""
+    loaded: list[Hashable] = []  # the one used last at the end
+    for (wave, weights), cells in groupby(plan.cells, lambda cell: (plan.wave_of(cell), weights_of(cell))):
+        yield wave, list(cells), weights in loaded
+        loaded = [*(one for one in loaded if one != weights), weights][-loaded_at_once:]
 
 
 @dataclass(slots=True)
@@ -134,6 +150,7 @@ def _stretch(plan: Plan, wave: int, cells: Sequence[Cell], known: _Known, is_loa
         len(groups),
         sum(groups),
         computed,
+        any(map(leaves_out, new)),
         all_rows - computed,
         max(count for _, count in counts),
         min(count for _, count in counts),

@@ -1,5 +1,6 @@
 """A compiled job: inert, complete, and in the order in which it is rendered."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -7,7 +8,7 @@ from typing import Any
 
 from farm.axes import Axis, AxisValue
 from farm.cell import Cell, Settings, SettingValue
-from farm.costs import encodings, evaluations, first_rows, rows, shallow_rows, weighed_rows
+from farm.costs import encodings, evaluations, first_rows, leaves_out, rows, shallow_rows, weighed_rows
 from farm.document import Place
 from farm.errors import BadInput, Problem
 from farm.job import Job
@@ -18,7 +19,7 @@ from farm.resolving import completed, settled
 from farm.sampling import BUILT_IN, Samplers
 from farm.settings import PROMPTS
 from farm.wording import BadWording, Wording
-from farm.work import Need, Size
+from farm.work import Need, Networks, Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,10 @@ class Plan:
         firsts = [row for settings in pictures for row in first_rows(settings, self.samplers)]
         return len(firsts) - len(set(firsts))
 
+    def leaves_rows_out(self) -> bool:
+        """Whether there may be fewer rows, since evaluations at low noise leave some out."""
+        return any(map(leaves_out, self._pictures()))
+
     def shallow_rows(self) -> int:
         """Those of the rows that use deep features of before and go through the shallow blocks alone."""
         return sum(shallow_rows(settings, self.samplers) for settings in self._pictures())
@@ -118,7 +123,12 @@ class Plan:
 
     def text_encodings(self) -> int:
         """How many texts are encoded: each once for a model and a clip skip, whatever its weights."""
-        return len({key for settings in self._pictures() for key in encodings(settings, self.samplers)})
+        return sum(self.texts().values())
+
+    def texts(self) -> Counter[Networks]:
+        """The same, by what encodes them."""
+        found = {key for settings in self._pictures() for key in encodings(settings, self.samplers)}
+        return Counter(Networks(model, precision) for model, precision, *_ in found)
 
     def _pictures(self) -> Collection[Settings]:
         """The settings of the cells; those of cells that want the same picture count once."""

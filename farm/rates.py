@@ -1,16 +1,18 @@
 """How long it takes: what runs have measured, kept for the plans that come after them."""
 
-from collections.abc import Mapping
+import math
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from farm.cache_file import CacheFile, cache_path
-from farm.work import Kind, Need, Size, Tally, Work
+from farm.work import Kind, Needs, Size, Work, total
 
-MOST = 10_000
-"""Rows of earlier runs that count against those of a new one."""
+MOST = {"row": 10_000, "picture": 1000, "text": 1000, "load": 10}
+"""What is measured, and how many of it from earlier runs count against those of a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,45 +22,65 @@ class Estimate:
     Attributes:
         seconds: of rendering.
         workers: that it is reckoned with.
+        device: that they have; several are joined by `and`.
         measured: the oldest day of the rates that it goes by (ISO 8601).
     """
 
     seconds: float
     workers: int
+    device: str
     measured: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Rate:
-    """Of pictures of a size by a checkpoint.
+    """Of one kind of work on one device.
 
     Attributes:
-        row: seconds of a worker for a row of the UNet, with all that comes beside it.
-        picture: seconds of a worker for decoding a picture.
-        rows: that it was measured with, at most `MOST`.
-        workers: of the run that measured it.
+        seconds: of a worker for each, with all that comes beside it.
+        count: that it was measured with.
+        workers: with this device, of the run that measured it.
         day: when (ISO 8601).
     """
 
-    row: float
-    picture: float
-    rows: int
+    seconds: float
+    count: float
     workers: int
     day: str
 
-    def followed_by(self, later: "_Rate") -> "_Rate":
-        """The mean of both by their rows; a small run says little."""
-        old, new = min(self.rows, MOST), later.rows
+    def followed_by(self, later: "_Rate", most: float) -> "_Rate":
+        """The mean of both by their counts, at most so many of the earlier; a small run says little."""
+        old, new = min(self.count, most), later.count
+        mean = (self.seconds * old + later.seconds * new) / (old + new)
+        return replace(later, seconds=mean, count=old + new)
 
-        def mean(before: float, after: float) -> float:
-            return (before * old + after * new) / (old + new)
 
-        row, picture = mean(self.row, later.row), mean(self.picture, later.picture)
-        return replace(later, row=row, picture=picture, rows=old + new)
+class _Key(NamedTuple):
+    """What a rate is of.
+
+    Attributes:
+        what: of `MOST`.
+        whose: pictures of a size by a checkpoint, or its networks.
+        device: its name.
+    """
+
+    what: str
+    whose: str
+    device: str
+
+
+_Crew = dict[str, int]
+"""How many workers each device has."""
+
+_LAST = "last run in "
+"""Before a folder, in the file: what that run had for devices."""
+
+_BETWEEN = " | "
+"""The parts of a key, in the file."""
 
 
 class Rates:
-    """What was measured, by checkpoint, precision and size.
+    """What was measured, by device, checkpoint, precision and size.
 
     Args:
         file: JSON; in the user's cache folder if not given.
@@ -66,68 +88,136 @@ class Rates:
 
     def __init__(self, file: Path | None = None) -> None:
         self._file = CacheFile(file or cache_path("rates.json"))
-        self._known = {key: rate for key, entry in self._file.read().items() if (rate := _rate(entry))}
+        self._known: dict[_Key, _Rate] = {}
+        self._last: dict[str, _Crew] = {}
+        for name, entry in self._file.read().items():
+            parts = name.split(_BETWEEN, 2)
+            if name.startswith(_LAST):
+                self._last[name.removeprefix(_LAST)] = _crew(entry)
+            elif len(parts) == 3 and (rate := _rate(entry)) is not None:
+                self._known[_Key(*parts)] = rate
 
-    def note(self, work: Work, hashes: Mapping[str, str], workers: int) -> None:
+    def note(self, works: Iterable[Work], hashes: Mapping[str, str], place: str) -> None:
         """Keeps what a run has measured, beside what was known.
 
         Args:
-            work: of all workers together.
+            works: of each worker.
             hashes: SHA-256 of each checkpoint by its name.
-            workers: how many there were.
+            place: the folder that it was run in.
         """
-        busy = sum(tally.seconds for tally in work.tallies.values())
-        beside = (busy + work.waiting + work.between) / busy if busy else 1.0
-        today, found = datetime.now(UTC).date().isoformat(), list[str]()
-        for size, rows in _by_size(work, "predict").items():
-            pictures = _by_size(work, "decode").get(size, Tally())
-            if size.model in hashes and pictures.rows:
-                row, picture = (tally.seconds / tally.rows * beside for tally in (rows, pictures))
-                rate, key = _Rate(row, picture, rows.rows, workers, today), _key(size, hashes)
-                self._known[key] = self._known[key].followed_by(rate) if key in self._known else rate
-                found.append(key)
-        self._file.update({key: asdict(self._known[key]) for key in found})
+        by_device: dict[str, list[Work]] = {}
+        for work in works:
+            if work.tallies:
+                by_device.setdefault(work.device, []).append(work)
+        if not by_device:
+            return
+        self._last[place] = {device: len(group) for device, group in by_device.items()}
+        entries: dict[str, Any] = {_LAST + place: self._last[place]}
+        for device, group in by_device.items():
+            for what, whose, rate in _measured(total(group), len(group), hashes):
+                key = _Key(what, whose, device)
+                known = self._known.get(key)
+                self._known[key] = rate if known is None else known.followed_by(rate, MOST[what])
+                entries[_BETWEEN.join(key)] = asdict(self._known[key])
+        self._file.update(entries)
 
-    def estimate(self, needs: Mapping[Size, Need], hashes: Mapping[str, str]) -> Estimate | None:
-        """How long it may take, with as many workers as measured it; None if something never was.
+    def estimate(self, needs: Needs, hashes: Mapping[str, str], place: str) -> Estimate | None:
+        """How long it may take with the devices of the last run here, or else with others that are known.
+
+        None if rows or pictures of some size were never measured; starting workers is not counted.
 
         Args:
             needs: what is to be rendered.
             hashes: SHA-256 of each checkpoint by its name, as far as known.
+            place: the folder that it will be run in.
         """
-        rates = {size: self._known.get(_key(size, hashes)) for size in needs}
-        found = {size: rate for size, rate in rates.items() if rate is not None}
-        if not needs or len(found) < len(needs):
-            return None
-        return Estimate(
-            sum((need.rows * found[size].row + need.pictures * found[size].picture) / found[size].workers
-                for size, need in needs.items()),
-            min(rate.workers for rate in found.values()),
-            min(rate.day for rate in found.values()),
-        )  # fmt: skip
+        counts = _counts(needs, hashes)
+        needed = [key for key in counts if key[0] in ("row", "picture")]
+        for crew in self._crews(place, needed):
+            rates = [self._known.get(_Key(*key, device)) for device in crew for key in needed]
+            days = [rate.day for rate in rates if rate is not None]
+            if len(days) == len(rates):
+                speed = sum(1 / self._seconds(counts, *one) for one in crew.items())
+                return Estimate(1 / speed, sum(crew.values()), " and ".join(crew), min(days))
+        return None
+
+    def _crews(self, place: str, needed: Collection[tuple[str, str]]) -> Iterator[_Crew]:
+        """The last one here; then, the newest first, devices that something of it was measured on."""
+        if needed and (crew := self._last.get(place)):
+            yield crew
+        known = [
+            (rate.day, key.device, rate.workers) for key, rate in self._known.items() if key[:2] in needed
+        ]
+        yield from ({device: workers} for _, device, workers in sorted(known, reverse=True))
+
+    def _seconds(self, counts: Mapping[tuple[str, str], float], device: str, workers: int) -> float:
+        """Of workers with a device, who share all but this: each loads at least once."""
+        loads = sum(count for (what, _), count in counts.items() if what == "load")
+        seconds = 0.0
+        for (what, whose), count in counts.items():
+            if (rate := self._known.get(_Key(what, whose, device))) is not None:
+                rounds = max(1.0, workers / (loads or 1)) if what == "load" else 1.0
+                seconds += rate.seconds * count * rounds / workers
+        return seconds
 
 
-def _by_size(work: Work, request: str) -> dict[Size, Tally]:
-    found: dict[Size, Tally] = {}
+def _counts(needs: Needs, hashes: Mapping[str, str]) -> Mapping[tuple[str, str], float]:
+    """How many of what, and whose; checkpoints of equal content count together."""
+    counts: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for size, need in needs.sizes.items():
+        whose = _of_size(hashes.get(size.model, ""), size)
+        counts["row", whose] += need.rows
+        counts["picture", whose] += need.pictures
+    for what, numbers in (("load", needs.loads), ("text", needs.texts)):
+        for networks, number in numbers.items():
+            counts[what, _of_networks(hashes.get(networks.model, ""), networks.precision)] += number
+    return counts
+
+
+def _measured(work: Work, workers: int, hashes: Mapping[str, str]) -> Iterator[tuple[str, str, _Rate]]:
+    """What was measured, whose it is, and its rate."""
+    busy = work.of("predict").seconds + work.of("decode").seconds
+    beside = (busy + work.waiting + work.between) / busy if busy else 1.0
+    seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
+    counts = seconds.copy()
     for kind, tally in work.tallies.items():
-        if kind.request == request and not kind.approximation:
-            found[_size(kind)] = found.get(_size(kind), Tally()) + tally
-    return found
+        measured = {
+            "predict": ("row", tally.rows * kind.weight, beside),
+            "decode": ("picture", tally.rows, beside),
+            "encode text": ("text", tally.rows, 1.0),
+            "load": ("load", tally.calls, 1.0),
+        }.get(kind.request)
+        if measured is not None and (model := hashes.get(kind.model)):
+            what, count, share = measured
+            whose = _of_size(model, kind) if kind.width else _of_networks(model, kind.precision)
+            seconds[what, whose] += tally.seconds * share
+            counts[what, whose] += count
+    today = datetime.now(UTC).date().isoformat()
+    for (what, whose), count in counts.items():
+        if count and seconds[what, whose]:
+            yield what, whose, _Rate(seconds[what, whose] / count, count, workers, today)
 
 
-def _size(kind: Kind) -> Size:
-    return Size(kind.model, kind.precision, kind.width, kind.height)
-
-
-def _key(size: Size, hashes: Mapping[str, str]) -> str:
+def _of_networks(model: str, precision: str) -> str:
     """By content: files of one name can be others elsewhere."""
-    return f"{hashes.get(size.model, '')[:16]} {size.precision} {size.width}x{size.height}"
+    return f"{model[:16]} {precision}"
+
+
+def _of_size(model: str, size: Size | Kind) -> str:
+    return f"{_of_networks(model, size.precision)} {size.width}x{size.height}"
 
 
 def _rate(entry: Any) -> _Rate | None:
     """None of an entry that another version wrote, or that is torn."""
     try:
         rate = _Rate(**entry)
-        return rate if min(rate.row, rate.picture, rate.rows, rate.workers) > 0 else None
+        is_right = 0 < rate.seconds < math.inf and 0 < rate.count < math.inf and rate.workers > 0
     except TypeError:
         return None
+    return rate if is_right and isinstance(rate.day, str) else None
+
+
+def _crew(entry: Any) -> _Crew:
+    """Empty of an entry that is torn."""
+    entry = entry if isinstance(entry, dict) else {}
+    return {device: workers for device, workers in entry.items() if type(workers) is int and workers > 0}

@@ -101,6 +101,7 @@ def settled(asked: Mapping[str, Any], samplers: Samplers) -> tuple[Settings, lis
         chosen["eta"] = row.eta
     if chosen["discard_next_to_last_sigma"] == row.discards_next_to_last_sigma:
         chosen["discard_next_to_last_sigma"] = None
+    chosen |= _as_counted(chosen, row, schedule)
     unguided = _is_without_guidance(chosen, row, schedule)
     if unguided:
         chosen |= {"cfg_scale": 1.0, "guidance_stop": 1.0}
@@ -113,6 +114,22 @@ def settled(asked: Mapping[str, Any], samplers: Samplers) -> tuple[Settings, lis
     if not row.takes_schedules and asked["schedule"] != AUTOMATIC:
         ignored.append(("schedule", f"on {row.name}"))
     return Settings(**{**chosen, **neutral}), ignored
+
+
+def _as_counted(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> dict[str, Any]:
+    """Approximations that many numbers stand for: each by one of these, as the evaluations make it.
+
+    A stop is where the last guided evaluation ends; an interval is at most as long as the picture.
+    """
+    found: dict[str, Any] = {}
+    count, is_sure = max(1, _evaluations(asked, row, schedule)), is_counted(row, schedule)
+    if not row.chooses_steps:
+        stop = guided_of(count, asked["guidance_stop"]) / count
+        if stop < 1 or is_sure:  # else more evaluations than are counted may follow, without guidance
+            found["guidance_stop"] = stop
+    if is_sure:
+        found["deepcache_interval"] = min(asked["deepcache_interval"], max(2, count))
+    return found
 
 
 def _steps_within(evaluations: int, row: Sampler, schedule: Schedule, discard: bool | None) -> int:
@@ -128,7 +145,7 @@ def _ignored(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> Iter
     if _is_respaced(asked, row, schedule):
         where = f"on {row.name} from {row.restarts_from} steps on"
         yield from (("schedule", where), ("rho", where))
-    yield from _ignored_by_the_prompts(asked, row)
+    yield from _ignored_by_the_prompts(asked, row, schedule)
     if asked["deepcache_interval"] == 1:
         yield "deepcache_branch", "where deepcache_interval is 1"
     elif is_counted(row, schedule) and _evaluations(asked, row, schedule) == 1:
@@ -153,7 +170,7 @@ def _told_of_the_stop(ignored: Iterable[Ignored], stop: float) -> Iterator[Ignor
             yield name, where if name in _OF_GUIDANCE else why
 
 
-def _ignored_by_the_prompts(asked: Mapping[str, Any], row: Sampler) -> Iterator[Ignored]:
+def _ignored_by_the_prompts(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> Iterator[Ignored]:
     texts = asked["prompt"], asked["negative_prompt"]
     if row.chooses_steps and not any(map(is_edited, texts)):
         yield "steps", f"on {row.name}"
@@ -163,8 +180,15 @@ def _ignored_by_the_prompts(asked: Mapping[str, Any], row: Sampler) -> Iterator[
             yield name, f"where cfg_scale is {asked['cfg_scale']:g}"
     elif row.chooses_steps:
         yield "guidance_stop", f"on {row.name}"
+    elif _guides_at_most_once(asked, row, schedule):
+        yield "negative_guidance_minimum_sigma", "where no evaluation but the first has guidance"
     if not any(is_weighted(text) for strand in found for text in strand.said.texts):
         yield "emphasis", "where a prompt has no weights"
+
+
+def _guides_at_most_once(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> bool:
+    is_known = asked["guidance_stop"] < 1 or is_counted(row, schedule)
+    return is_known and guided_of(_evaluations(asked, row, schedule), asked["guidance_stop"]) <= 1
 
 
 def _is_without_guidance(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> bool:

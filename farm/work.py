@@ -21,6 +21,18 @@ class Size(NamedTuple):
     height: int
 
 
+class Networks(NamedTuple):
+    """Networks that take about as long to load, and to encode a text.
+
+    Attributes:
+        model: the checkpoint's name.
+        precision: as asked.
+    """
+
+    model: str
+    precision: str
+
+
 class Need(NamedTuple):
     """What is to be done for pictures of a size.
 
@@ -31,6 +43,21 @@ class Need(NamedTuple):
 
     rows: float
     pictures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What is to be done for a job.
+
+    Attributes:
+        sizes: rows and pictures of each.
+        loads: of networks, with one worker.
+        texts: to be encoded by them.
+    """
+
+    sizes: Mapping[Size, Need]
+    loads: Mapping[Networks, int] = field(default_factory=dict)
+    texts: Mapping[Networks, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -45,6 +72,7 @@ class Kind:
         height: as the width.
         tokens: of the conditioning; 0 where it does not matter.
         approximation: what is computed otherwise; empty if nothing is.
+        weight: of a row, in whole ones, as plans weigh it.
     """
 
     request: str
@@ -54,6 +82,7 @@ class Kind:
     height: int = 0
     tokens: int = 0
     approximation: str = ""
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +117,7 @@ class Work:
         again: cells that were begun again, for want of memory or at a higher precision.
         notes: what people should know of how it was done, each in a line.
         files: of a profile, by their names.
+        device: the name of what did it, as far as that matters to how long it takes; of several, the last.
     """
 
     tallies: Mapping[Kind, Tally] = field(default_factory=dict)
@@ -97,6 +127,7 @@ class Work:
     again: int = 0
     notes: tuple[str, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
+    device: str = ""
 
     def __bool__(self) -> bool:
         """Whether there is anything to tell."""
@@ -113,6 +144,7 @@ class Work:
             self.again + other.again,
             (*self.notes, *other.notes),
             {**self.files, **other.files},
+            other.device or self.device,
         )
 
     def of(self, request: str) -> Tally:

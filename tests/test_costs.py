@@ -14,8 +14,10 @@ from farm.costs import (
     first_pass,
     first_rows,
     guiding_strands,
+    leaves_out,
     prompt_steps,
     rows,
+    shallow_rows,
 )
 from farm.layout import Layout
 from farm.plan import Plan
@@ -97,6 +99,23 @@ def test_with_approximations_they_count_alike_too(networks, prompt: str, approxi
         assert runner.rows("EncodeText") == plan.text_encodings()
         spared = 1 - min(1.0, PER_BRANCH * (1 + settings.deepcache_branch))
         assert cost(cell) == pytest.approx((rows(settings) - spared * runner.shallow) * 64 * 64)
+
+
+@pytest.mark.parametrize("sigma", [1.0, 15.0])
+@pytest.mark.parametrize("deepcache_interval", [1, 3])
+@pytest.mark.parametrize(
+    ("prompt", "scale"), [("a cat", 6.0), ("a cat AND a hat", 6.0), ("a cat :0.5 AND a hat :0.5", 1.0)]
+)
+def test_where_low_noise_leaves_rows_out_there_are_never_more_than_planned(
+    networks, prompt: str, scale: float, deepcache_interval: int, sigma: float
+) -> None:
+    asked = {"prompt": prompt, "steps": 5, "cfg_scale": scale, "deepcache_interval": deepcache_interval}
+    settings = resolved(asdict(BASE) | asked | {"negative_guidance_minimum_sigma": sigma}, BUILT_IN)
+    render([settings], runner := Counting(networks))
+    found, planned = runner.rows("Predict"), rows(settings)
+    assert found < planned if leaves_out(settings) else found == planned
+    full = planned - shallow_rows(settings)
+    assert found - runner.shallow <= full and leaves_out(settings) == (scale != 1)
 
 
 @pytest.mark.parametrize("discard", [None, True, False])

@@ -183,6 +183,19 @@ def test_equal_settings_are_two_cells_with_one_key(compiled):
     assert [cell.number for cell in plan.without({first.key}).cells] == [second.number]
 
 
+@pytest.mark.parametrize(
+    ("text", "pictures"),
+    [
+        ("steps: 3\nsweep: {guidance_stop: '0.5-0.6 [6]', seed: [1, 2]}", 2),
+        ("steps: 40\nsweep: {guidance_stop: '0.5-0.6 [6]', seed: [1, 2]}", 10),
+        ("steps: 3\nsweep: {deepcache_interval: 1-8}", 3),
+    ],
+)
+def test_approximations_that_come_to_the_same_have_one_key(compiled, text, pictures):
+    plan = compiled(text).keyed({"cats": "f" * 64})
+    assert len({cell.key for cell in plan.cells}) == pictures
+
+
 def test_keys_follow_the_weights_not_their_name(compiled):
     plan = compiled("sweep: {model: [cats, dogs]}")
     same = plan.keyed({"cats": "1" * 64, "dogs": "1" * 64})

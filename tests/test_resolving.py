@@ -2,8 +2,11 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from farm.cell import DEFAULTS, Settings, content_key
+from farm.costs import evaluations, guided_of
 from farm.resolving import completed, contradictions, resolved
 from farm.sampling import BUILT_IN
 from farm.weights.checkpoint import load_checkpoint
@@ -104,7 +107,9 @@ def test_what_is_ignored_changes_no_pixel(networks, sampler, idle):
         ("Euler", {"zero_terminal_snr": True}),
         ("Euler", {"rng": "nv"}),
         ("DPM adaptive", {"seed": 6}),
-        ("Euler", {"guidance_stop": 0.9}),
+        ("Euler", {"guidance_stop": 2 / 3}),
+        ("Euler", {"guidance_stop": 2 / 3, "negative_guidance_minimum_sigma": 9.0}),
+        ("diffusers:DDIMScheduler", {"deepcache_interval": 9}),  # nobody knows how often it asks
         ("Euler", {"token_merging_ratio": 0.1}),
         ("DPM adaptive", {"deepcache_interval": 2, "deepcache_branch": 1}),
     ],
@@ -125,6 +130,49 @@ def test_guidance_that_stops_before_the_first_evaluation_is_none(networks, asked
     assert (one == other).all()
     parts = {"sampler": "Euler", "prompt": "a cat AND a hat", **asked}
     assert decided(**parts, cfg_scale=3.0) != decided(**parts, cfg_scale=1.0)
+
+
+STOPS = st.floats(0, 1) | st.integers(0, 100).map(lambda percent: percent / 100)
+
+
+@given(asked=st.integers(1, 4000), stop=STOPS)
+def test_a_stop_is_where_the_last_guided_evaluation_ends(asked, stop):
+    settings = decided(sampler="Euler", steps=min(asked, 1000), guidance_stop=stop)
+    assert guided_of(asked, guided_of(asked, stop) / asked) == guided_of(asked, stop)
+    if guided := guided_of(settings.steps, stop):
+        assert settings.guidance_stop == guided / settings.steps
+        assert guided_of(evaluations(settings), settings.guidance_stop) == guided
+        assert (
+            decided(sampler="Euler", steps=settings.steps, guidance_stop=settings.guidance_stop) == settings
+        )
+
+
+ALIKE = [
+    ("Euler", "guidance_stop", (0.34, 0.5, 0.6)),
+    ("Heun", "guidance_stop", (0.8, 0.9)),
+    ("diffusers:EulerDiscreteScheduler", "guidance_stop", (0.4, 0.65)),
+    ("Euler", "deepcache_interval", (3, 4, 100)),
+    ("Heun", "deepcache_interval", (5, 7)),
+]
+
+
+@pytest.mark.parametrize(("sampler", "name", "values"), ALIKE, ids=str)
+def test_approximations_that_come_to_the_same_are_one_picture(networks, sampler, name, values):
+    """At three steps; as asked, they give the very picture of the one that stands for them."""
+    [wanted] = {decided(sampler=sampler, **{name: value}) for value in values}
+    assert wanted != decided(sampler=sampler)
+    forced = [replace(wanted, **{name: value}) for value in values]
+    one, *others = (render([settings], Counting(networks), rows=2)[0] for settings in (wanted, *forced))
+    assert all((one == other).all() for other in others)
+
+
+@pytest.mark.parametrize("where", [{"steps": 1}, {"guidance_stop": 0.4}])
+def test_where_one_evaluation_is_guided_none_is_left_out_at_low_noise(networks, where):
+    wanted = decided(sampler="Euler", **where)
+    assert decided(sampler="Euler", negative_guidance_minimum_sigma=15.0, **where) == wanted
+    forced = replace(wanted, negative_guidance_minimum_sigma=15.0)
+    (one,), (other,) = (render([settings], Counting(networks), rows=2) for settings in (wanted, forced))
+    assert (one == other).all()
 
 
 def test_one_evaluation_has_no_features_to_use_again(networks):

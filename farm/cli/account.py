@@ -92,7 +92,7 @@ class Account:
         reasons = []
         if any(planned.samplers[cell.settings.sampler].chooses_steps for cell in planned.cells):
             reasons.append("a sampler chooses its own steps")
-        if any(cell.settings.negative_guidance_minimum_sigma for cell in planned.cells):
+        if planned.leaves_rows_out():
             reasons.append("rows are left out below negative_guidance_minimum_sigma")
         if self.follows:
             reasons.append("rows of the job before were still known")

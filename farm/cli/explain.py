@@ -51,7 +51,8 @@ def _stretch(number: int, stretch: Stretch, in_waves: bool) -> Iterator[str]:
         yield f"   sizes: {listed(sizes, MOST_BATCHES)}; chunks: {listed(chunks, MOST_BATCHES)}"
     yield f"   evaluations of a cell: {_evaluations(stretch)}"
     yield f"   groups with the same first pass: {stretch.groups}, of {counted(stretch.grouped, 'picture')}"
-    yield f"   rows: {stretch.rows}, after {stretch.shared_rows} that are shared; batches can have together"
+    rows = f"{'at most ' * stretch.at_most}{stretch.rows}"
+    yield f"   rows: {rows}, after {stretch.shared_rows} that are shared; batches can have together"
     for one in stretch.batches[:MOST_BATCHES]:
         how = f", {one.approximation}" if one.approximation else ""
         kind = f"{_size(one)}, {counted(one.chunks, 'chunk')}{how}"

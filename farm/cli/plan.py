@@ -12,13 +12,14 @@ from farm.axes import Axis
 from farm.cli.explain import explanation
 from farm.cli.jobs import load_plans, look_around
 from farm.cli.oddities import prompt_warnings, shortened
-from farm.cli.words import counted as counted
+from farm.cli.options import JobFiles, Overrides, Precision, order_of, overridden
+from farm.cli.words import counted
 from farm.errors import BadInput, Problem
-from farm.explaining import explained
-from farm.ordering import Order
+from farm.explaining import explained, loads_of
 from farm.plan import Plan
 from farm.rates import Rates
 from farm.weights.addons import find_addons
+from farm.work import Needs
 
 BYTES_PER_PIXEL = 1.75
 """What a rendered picture takes as PNG, about; measured on tiny-cats' pictures."""
@@ -26,38 +27,36 @@ BYTES_PER_PIXEL = 1.75
 BYTES_OF_METADATA = 1000
 """What its infotext and its cell take beside that."""
 
-JobFiles = Annotated[list[Path], typer.Argument(metavar="JOB", help="Job files (YAML).", show_default=False)]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="NAME=VALUE", help="Override a setting or an axis of the job, e.g. steps=20."
-    ),
-]
-
 
 def plan(
     job: Annotated[Path, typer.Argument(metavar="JOB", help="A job file (YAML).", show_default=False)],
     overrides: Overrides = None,
+    precision: Precision = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say in what order cells are rendered, and what they share.")
     ] = False,
     order: Annotated[
-        Order | None,
-        typer.Option("--order", help="The order to explain, as for farm run.", show_default=False),
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The order to explain, fast or coarse, as for farm run.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Show what a job comes to: cells, evaluations, what is shared, space on disk."""
-    if order and not explain:
+    chosen = None if order is None else order_of(order)
+    if chosen and not explain:
         raise BadInput([Problem("--order", "goes with --explain; what a job comes to is the same in any")])
     place = look_around(None)
-    [compiled] = load_plans([job], overrides or [], place)
+    [compiled] = load_plans([job], overridden(overrides, precision), place)
     warnings = prompt_warnings(compiled, find_addons(place.workspace.model_folders))
     hashes = {name: place.hashes.known(place.checkpoints[name].path) for name in models_of(compiled)}
-    estimate = Rates().estimate(compiled.needs(), hashes)
+    ordered = compiled.in_order(chosen) if chosen else compiled
+    needs = Needs(compiled.needs(), loads_of(ordered), compiled.texts())
+    estimate = Rates().estimate(needs, hashes, str(place.workspace.root))
     time = {"estimate": asdict(estimate) if estimate else None}
     facts = facts_of(compiled) | time | {"warnings": warnings}
-    told = explained(compiled.in_order(order or compiled.order)) if explain else None
+    told = explained(ordered) if explain else None
     if as_json:
         facts |= {"explanation": asdict(told)} if told else {}
         print(json.dumps(facts, indent=2, ensure_ascii=False))
@@ -99,6 +98,7 @@ def facts_of(compiled: Plan) -> dict[str, Any]:
         "pictures": len(pictures),
         "evaluations": compiled.evaluations(),
         "rows": compiled.unshared_rows() - shared,
+        "rows_at_most": compiled.leaves_rows_out(),
         "shared_rows": shared,
         "shallow_rows": compiled.shallow_rows(),
         "text_encodings": compiled.text_encodings(),
@@ -109,6 +109,7 @@ def facts_of(compiled: Plan) -> dict[str, Any]:
 
 def _in_words(compiled: Plan, facts: dict[str, Any]) -> str:
     axes = [f"  {axis.name}: {_values(axis)}" for axis in compiled.axes]
+    at_most = "at most " * facts["rows_at_most"]
     lines = [
         f"{compiled.name}: {counted(len(compiled.cells), 'cell')}{_twins(compiled)}",
         *axes,
@@ -116,14 +117,14 @@ def _in_words(compiled: Plan, facts: dict[str, Any]) -> str:
         *compiled.notes,
         *([f"{counted(len(facts['warnings']), 'warning')}: farm check lists them"] * bool(facts["warnings"])),
         f"evaluations of the model: {facts['evaluations']}",
-        f"rows through the UNet: {facts['rows']}, after {facts['shared_rows']} that are shared",
+        f"rows through the UNet: {at_most}{facts['rows']}, after {facts['shared_rows']} that are shared",
         *(
             [f"of these through its shallow blocks alone: {facts['shallow_rows']}"]
             * bool(facts["shallow_rows"])
         ),
         f"text encodings: {facts['text_encodings']}",
         f"pictures on disk: about {_size(facts['bytes_on_disk'])}, if no plugin resizes them",
-        f"time: {_time(facts['estimate'])}",
+        f"time: {at_most * bool(facts['estimate'])}{_time(facts['estimate'])}",
     ]
     return "\n".join(lines)
 
@@ -157,8 +158,8 @@ def _size(size: int) -> str:
 def _time(estimate: dict[str, Any] | None) -> str:
     if estimate is None:
         return "not known before a first run of these checkpoints at these sizes"
-    how = f"at the rate of {counted(estimate['workers'], 'worker')} on {estimate['measured']}"
-    return f"about {_duration(estimate['seconds'])}, {how}"
+    who = f"{counted(estimate['workers'], 'worker')} ({estimate['device']})"
+    return f"about {_duration(estimate['seconds'])} with {who}, as measured on {estimate['measured']}"
 
 
 def _duration(seconds: float) -> str:

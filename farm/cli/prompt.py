@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from farm.cli.jobs import find_checkpoint, option_value
-from farm.cli.plan import counted
+from farm.cli.words import counted
 from farm.costs import evaluations_at, schedule_of, steps_of_prompt
 from farm.errors import BadInput, Problem, quoted
 from farm.prompts.chunks import Chunk

@@ -16,8 +16,8 @@ from farm.cli.account import Account
 from farm.cli.early import Early
 from farm.cli.farms import open_farm
 from farm.cli.jobs import Place
-from farm.cli.plan import counted
 from farm.cli.progress import RunProgress
+from farm.cli.words import counted
 from farm.cluster.coordinator import Notice
 from farm.errors import FarmError
 from farm.ordering import WaveOf
@@ -126,12 +126,12 @@ def _run_job(plan: Plan, place: Place, farm: _LateFarm, options: Mapping[str, An
                 store.write_index()
             raise
         failed = _close(plan, store, len(left.cells), time.monotonic() - started)
-        _tell(left, account, options)
+        _tell(left, account, place, options)
         _tell_where_time_went(account, store.folder, options)
         return scoreless + failed
 
 
-def _tell(planned: Plan, account: Account, options: Mapping[str, Any]) -> None:
+def _tell(planned: Plan, account: Account, place: Place, options: Mapping[str, Any]) -> None:
     """What was done, beside what was planned; and how long it took, for the plans to come.
 
     What a compiler or a profiler took of the time says nothing about other runs.
@@ -140,7 +140,7 @@ def _tell(planned: Plan, account: Account, options: Mapping[str, Any]) -> None:
         _say(f"{planned.name}: {line}")
     if not any(options.values()):
         hashes = {cell.settings.model: cell.model_hash for cell in planned.cells}
-        Rates().note(account.work, hashes, len(account.works))
+        Rates().note(account.works.values(), hashes, str(place.workspace.root))
 
 
 def _tell_where_time_went(account: Account, folder: Path, options: Mapping[str, Any]) -> None:

@@ -6,19 +6,10 @@ from typing import Annotated
 
 import typer
 
-from farm.cli.jobs import load_plans, look_around, option_value
-from farm.cli.plan import JobFiles, Overrides
+from farm.cli.jobs import load_plans, look_around
+from farm.cli.options import JobFiles, Overrides, Precision, order_of, overridden
 from farm.errors import BadInput, Problem
 from farm.ordering import Order
-
-Precision = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Of the networks: bf16, fp16, fp32 or auto, as --set precision=NAME.",
-        show_default=False,
-    ),
-]
 
 Address = Annotated[
     str | None,
@@ -57,8 +48,9 @@ Profiled = Annotated[
 ]
 
 OrderOfCells = Annotated[
-    Order,
+    str,
     typer.Option(
+        metavar="NAME",
         help="fast: the whole job soonest; coarse: every fourth value of each axis first, then every "
         "second, then the others.",
     ),
@@ -85,19 +77,10 @@ def run(
         option = "--address" if address else "--workers"
         raise BadInput([Problem(option, "goes with Ray; --inline renders in this process alone")])
     place = look_around(results)
-    asked = load_plans(jobs, [*(overrides or []), *_precision(precision)], place)
-    plans = [plan.in_order(order) for plan in asked]
+    chosen = order_of(order)
+    plans = [plan.in_order(chosen) for plan in load_plans(jobs, overridden(overrides, precision), place)]
     # Here, since `farm --help` and `farm plan` must not wait for what rendering loads.
     failed = import_module("farm.cli.rendering").render_jobs(
         plans, place, inline, address, workers, {"compiled": compiled, "profiled": profiled}
     )
     raise typer.Exit(1 if failed else 0)
-
-
-def _precision(asked: str | None) -> list[str]:
-    """As an override; of several the last counts.
-
-    Raises:
-        BadInput: there is none of that name.
-    """
-    return [] if asked is None else [f"precision={option_value('precision', asked, '--precision')}"]

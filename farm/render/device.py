@@ -1,6 +1,8 @@
 """What to compute on."""
 
 import os
+import platform
+from pathlib import Path
 
 import torch
 
@@ -22,6 +24,26 @@ def leave_cores_free(device: torch.device) -> None:
     """
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, min(torch.get_num_threads(), _cores() // 2)))
+
+
+def name_of(device: torch.device) -> str:
+    """Equal for devices that take about as long; of a CPU, with as many threads as this one has."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} {'thread' if threads == 1 else 'threads'}"
+
+
+def _processor() -> str:
+    """What the CPU is called; Python itself does not know it on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine() or "CPU"
 
 
 def _cores() -> int:

@@ -97,8 +97,9 @@ def _today() -> int:
 
 
 def _found(entry: Any) -> _Found | None:
-    """None of what another version wrote."""
+    """None of what another version wrote, or what is torn."""
     try:
-        return _Found(**entry)
+        found = _Found(**entry)
     except TypeError:
         return None
+    return found if all(type(number) is int for number in asdict(found).values()) else None

@@ -16,7 +16,7 @@ from farm.errors import CellFailed, described
 from farm.render.broken import Broken
 from farm.render.capacity import Capacity
 from farm.render.clock import clock_of
-from farm.render.device import dtype_for, leave_cores_free
+from farm.render.device import dtype_for, leave_cores_free, name_of
 from farm.render.engine import Engine, Finished
 from farm.render.memory import Memory
 from farm.render.profile import Profile
@@ -93,6 +93,7 @@ class Renderer:
         if self._device.type == "cuda" and self._device.index is not None:
             torch.cuda.set_device(self._device)  # what is captured is captured on the current one
         leave_cores_free(self._device)
+        self._name = name_of(self._device)
         memory = Memory(self._device)
         self._capacity = _capacity(memory, rows)
         clock = clock_of(self._device)
@@ -119,7 +120,7 @@ class Renderer:
 
     def take_work(self) -> Work:
         """What was done since this was last asked."""
-        work = replace(self._engine.take_work(), notes=self._runner.take_notes())
+        work = replace(self._engine.take_work(), notes=self._runner.take_notes(), device=self._name)
         if self._profile is None:
             return work
         if self.idle:

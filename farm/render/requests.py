@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from farm.costs import weight_of_shallow
 from farm.work import Kind
 
 LATENT_SCALE = 8
@@ -133,7 +134,10 @@ class Predict:
     def kind(self) -> Kind:
         """What its time hangs on."""
         how = _how(self) if self.is_approximate else ""
-        return Kind("predict", *_named(self.weights), *_pixels(self.input), len(self.conditioning), how)
+        is_shallow = self.branch is not None and self.features is not None
+        weight = weight_of_shallow(self.branch or 0) if is_shallow else 1.0
+        tokens = len(self.conditioning)
+        return Kind("predict", *_named(self.weights), *_pixels(self.input), tokens, how, weight)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,7 +168,8 @@ class Decode:
 
 def _how(row: Predict) -> str:
     merged = f"{row.token_merging_ratio:.0%} merged" if row.token_merging_ratio else ""
-    deep = "" if row.branch is None else "full, to be kept" if row.features is None else "shallow"
+    shallow = "full, to be kept" if row.features is None else f"shallow, branch {row.branch}"
+    deep = "" if row.branch is None else shallow
     return ", ".join(part for part in (merged, deep) if part)
 
 

@@ -144,7 +144,8 @@ class Hashes:
 
     def __init__(self, cache: Path | None = None) -> None:
         self._cache = CacheFile(cache or cache_path("hashes.json"))
-        self._known: dict[str, str] = self._cache.read()
+        read = self._cache.read()
+        self._known = {stamp: known for stamp, known in read.items() if isinstance(known, str)}
 
     def of(self, folder: Path) -> str:
         """SHA-256 in hex over the names and contents of a diffusers folder, reading what is not known."""

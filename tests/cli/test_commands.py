@@ -345,7 +345,23 @@ def test_the_explanation_of_much_is_short(farm, workspace, monkeypatch):
 def test_an_order_of_a_plan_goes_with_its_explanation(farm):
     said = farm("plan", "small.yaml", "--order", "coarse")
     assert said.code == 2 and said.err.startswith("--order: goes with --explain")
-    assert farm("run", "small.yaml", "--order", "best").code == 2
+
+
+@pytest.mark.parametrize("command", [("run", "--inline"), ("plan", "--explain")])
+@pytest.mark.parametrize("option", ["--order", "--precision"])
+def test_names_that_options_do_not_know_are_one_line_that_says_which_there_are(farm, command, option):
+    said = farm(command[0], "small.yaml", command[1], option, "best")
+    allowed = {"--order": "fast or coarse", "--precision": "auto, fp32, fp16 or bf16"}[option]
+    assert (said.code, said.err) == (2, f"{option}: 'best' is not known ({allowed})\n")
+
+
+def test_orders_are_known_in_any_case(farm):
+    assert "order: coarse" in farm("plan", "small.yaml", "--explain", "--order", "Coarse").out
+
+
+def test_a_precision_of_a_plan_is_that_of_its_pictures(farm):
+    told = farm("plan", "small.yaml", "--explain", "--set", "precision=fp16", "--precision", "BF16").out
+    assert "tiny-cats in bf16" in told
 
 
 def test_models_lists_what_lies_there(farm):

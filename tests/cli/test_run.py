@@ -1,6 +1,7 @@
 import gzip
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +43,27 @@ def test_a_run_ends_with_what_was_done_which_is_what_was_planned(farm, workspace
     assert re.search(
         r"small: batches \d+% full, 1 checkpoint loaded; \d+\.\d s of work: UNet \d+%, VAE \d+%", said
     )
-    assert re.search(r"time: about .*, at the rate of 1 worker on 20\d\d-", farm("plan", "small.yaml").out)
+    who = r"1 worker \(.+, \d+ threads?\), as measured on 20\d\d-"
+    assert re.search(f"time: about .* with {who}", farm("plan", "small.yaml").out)
     estimate = json.loads(farm("plan", "small.yaml", "--set", "cfg_scale=1,3,5", "--json").out)["estimate"]
     assert 0 < estimate["seconds"] < 60 and estimate["workers"] == 1
     assert json.loads(farm("plan", "small.yaml", "--set", "width=96", "--json").out)["estimate"] is None
+
+
+def test_a_plan_takes_what_the_run_of_it_took(farm, workspace):
+    """Rows, shallow ones too, pictures, loads and texts: so many as are planned, at their measured time."""
+    copy = workspace / "models" / "Stable-diffusion" / "other"
+    shutil.copytree(copy.with_name("tiny-cats"), copy)
+    scheduler = copy / "scheduler" / "scheduler_config.json"
+    scheduler.write_text(scheduler.read_text().replace("0.012", "0.013"))
+    deep = ("--set", "model=tiny-cats,other", "--set", "deepcache_interval=1,2", "--set", "cfg_scale=3")
+    said = farm("run", "small.yaml", "--inline", *deep)
+    assert said.code == 0 and "than planned" not in said.err
+    worked = float(re.search(r"2 checkpoints loaded; ([\d.]+) s of work", said.err)[1])
+    estimate = json.loads(farm("plan", "small.yaml", *deep, "--json").out)["estimate"]
+    assert estimate["seconds"] == pytest.approx(worked, abs=0.051)
+    only = ("--set", "model=tiny-cats", "--set", "deepcache_interval=2")
+    assert 0 < json.loads(farm("plan", "small.yaml", *only, "--json").out)["estimate"]["seconds"] < worked
 
 
 def test_a_profile_says_where_the_time_went(farm, workspace):
@@ -67,6 +85,20 @@ def test_a_profile_says_where_the_time_went(farm, workspace):
 def test_what_was_done_otherwise_than_planned_is_said(farm, workspace):
     said = farm("run", "small.yaml", "--inline", "--set", "sampler=DPM adaptive", "--set", "cfg_scale=4").err
     assert re.search(r"that is \d+ rows (more|fewer) than planned: a sampler chooses its own steps", said)
+
+
+def test_rows_that_low_noise_leaves_out_are_planned_as_the_most_that_there_may_be(farm, workspace):
+    low = ("--set", "cfg_scale=5", "--set", "negative_guidance_minimum_sigma=15")
+    planned = farm("plan", "small.yaml", *low, "--explain").out
+    assert "\nrows through the UNet: at most 10, after 2 that are shared\n" in planned
+    assert "\n   rows: at most 10, " in planned and "\ntime: not known before" in planned
+    said = farm("run", "small.yaml", "--inline", *low).err
+    why = "rows are left out below negative_guidance_minimum_sigma"
+    assert f"that is 2 rows fewer than planned: {why}\n" in said  # of three evaluations the second, twice
+    assert "\ntime: at most about " in farm("plan", "small.yaml", *low).out
+    for other in ("cfg_scale=1", "steps=1"):
+        facts = json.loads(farm("plan", "small.yaml", *low, "--set", other, "--json").out)
+        assert facts["rows_at_most"] is False, other
 
 
 def test_a_coarse_order_shows_sheets_early_and_comes_to_the_same(farm, workspace, monkeypatch):

@@ -22,6 +22,13 @@ def test_a_task_is_of_the_wave_of_the_first_cell_that_wants_it():
     assert [(task.payload, task.wave) for task in tasks] == [((first, twin), 1), ((other,), 2)]
 
 
+def test_a_checkpoint_in_two_precisions_is_two_weights_to_load():
+    first, other = cells(["cat", "dog"])
+    precise = replace(first, settings=replace(first.settings, precision="fp32"), key="precise")
+    one, two, three = (task.weights for task in tasks_of([first, other, precise]))
+    assert one == two != three
+
+
 def test_a_cell_needs_its_key():
     with pytest.raises(ValueError, match="cell 1 has no key"):
         tasks_of([replace(cells(["cat"])[0], key="")])

@@ -144,7 +144,9 @@ def test_several_devices_and_workers_share_the_file(tmp_path: Path) -> None:
     assert [again.most(key), again.most(other), Remembered("two", file).most(key)] == [None, 2, 8]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"card": 3}', '{"card": {"k": {"new": 1}}}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"card": 3}', '{"card": {"new": 1}}', '{"card": {"day": "x"}}']
+)
 def test_a_file_that_is_torn_is_made_again(content: str, tmp_path: Path) -> None:
     file, key = tmp_path / "capacity.json", row(8, 8).batch_key
     file.write_text(content)

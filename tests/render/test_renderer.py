@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import product
@@ -100,6 +101,18 @@ def test_evaluations_are_counted(tiny_model: Path) -> None:
     heun, adaptive, euler = sorted(rendered, key=lambda one: one.cell.number)
     assert (heun.evaluations, euler.evaluations) == (5, 3)
     assert 20 < adaptive.evaluations < 80  # the plan says 80, of a higher scale
+
+
+def test_loads_and_the_device_are_told_with_the_work(tiny_model: Path, threads: None) -> None:
+    """A checkpoint is opened by each cell, and loaded once; of three, at most two stay loaded."""
+    renderer = Renderer(dict.fromkeys("mno", tiny_model), "cpu")
+    finish(renderer, [changed(model=model, steps=1, seed=seed) for model in "mno" for seed in (1, 2)])
+    work = renderer.take_work()
+    loads = {kind.model: tally.loads for kind, tally in work.tallies.items() if kind.request == "open"}
+    assert loads == {"m": 1, "n": 1, "o": 1} and work.of("open").rows == 6
+    assert re.search(rf", {torch.get_num_threads()} threads?$", work.device)
+    finish(renderer, [changed(model=model, steps=1, seed=3) for model in "om"])
+    assert renderer.take_work().of("open").loads == 1
 
 
 def test_the_same_again_is_the_same_to_the_bit(tiny_model: Path) -> None:

@@ -121,6 +121,13 @@ def test_a_torn_cache_is_made_again(torn: str, tmp_path: Path) -> None:
     assert Hashes(cache).known(folder) == first and isinstance(json.loads(cache.read_text()), dict)
 
 
+def test_what_is_no_hash_is_found_out_again(tmp_path: Path) -> None:
+    folder, cache = make(tmp_path, "cats"), tmp_path / "hashes.json"
+    first = Hashes(cache).of(folder)
+    cache.write_text(json.dumps(dict.fromkeys(json.loads(cache.read_text()), 3)))
+    assert Hashes(cache).known(folder) == "" and Hashes(cache).of(folder) == first
+
+
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("where a folder should be")
     folder = make(tmp_path, "cats")
