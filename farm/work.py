@@ -38,7 +38,7 @@ class Kind:
     """Work that takes about as long each time.
 
     Attributes:
-        request: `open`, `encode text`, `predict` or `decode`.
+        request: `open`, `encode text`, `encode image`, `predict` or `decode`.
         model: the checkpoint's name.
         precision: as asked.
         width: of the picture, in pixels; 0 where it does not matter.

@@ -11,9 +11,10 @@ from farm.render.buckets import BUCKETS, Limit
 from farm.render.checkpoints import Checkpoints, LoadNetworks
 from farm.render.compiled import plainly
 from farm.render.decoding import decoded
+from farm.render.encoding import encoded
 from farm.render.memory import Memory
 from farm.render.placement import Rung
-from farm.render.requests import Decode, EncodeText, Open, Predict, Request, Weights
+from farm.render.requests import Decode, EncodeImage, EncodeText, Open, Predict, Request, Weights
 from farm.render.strips import can_strip
 from farm.render.transfers import Transfers
 from farm.weights.device_errors import is_out_of_memory
@@ -58,6 +59,7 @@ class Runner:
         self._answers: dict[type, Callable[[Any], list[Any]]] = {
             Open: self._open,
             EncodeText: self._encode_text,
+            EncodeImage: self._encode_image,
             Predict: self._predict,
             Decode: self._decode,
         }
@@ -139,7 +141,7 @@ class Runner:
         UNet is moved for it.
         """
         weights, held = request.weights, self._checkpoints
-        is_precise = isinstance(request, Decode) and request.precise
+        is_precise = isinstance(request, EncodeImage | Decode) and request.precise
         if held.let_others_go(weights) or held.let_extras_go(weights, all_but_vae=is_precise):
             return True
         if isinstance(request, Decode) and held.of(weights).networks.rung != Rung.WHOLE:
@@ -195,11 +197,18 @@ class Runner:
             output = loaded.compiled(inputs, times, states, full=len(requests) >= self._full(requests[0]))
         return list(output.float().unbind(0))
 
+    def _encode_image(self, requests: list[EncodeImage]) -> list[Any]:
+        pixels = self._transfers.stack([row.pixels for row in requests])
+        return encoded(*self._vae_for(requests[0]), pixels, self._transfers)
+
     def _decode(self, requests: list[Decode]) -> list[Any]:
-        weights, precise = requests[0].weights, requests[0].precise
-        held = self._checkpoints
-        vae = held.precise_vae_of(weights) if precise else held.of(weights).networks.vae
-        dtype = torch.float32 if precise else self._checkpoints.dtype(weights)
         latents = torch.stack([row.latents for row in requests])
         in_strips = requests[0].batch_key in self._in_strips
-        return decoded(vae, latents, dtype, self._transfers, in_strips)
+        return decoded(*self._vae_for(requests[0]), latents, self._transfers, in_strips)
+
+    def _vae_for(self, request: EncodeImage | Decode) -> tuple[Any, torch.dtype]:
+        """The VAE that it asks, and the type that this works in."""
+        held, weights = self._checkpoints, request.weights
+        if request.precise:
+            return held.precise_vae_of(weights), torch.float32
+        return held.of(weights).networks.vae, held.dtype(weights)
