@@ -9,6 +9,7 @@ import torch
 from farm.cell import Settings
 from farm.errors import CellFailed
 from farm.pictures import prepared
+from farm.questions import Draw
 from farm.render.broken import Broken
 from farm.render.model import Model
 from farm.render.requests import Coroutine, EncodeImage, Share, Weights
@@ -36,11 +37,23 @@ def init_latents_of(settings: Settings, weights: Weights, model: Model, pictures
     return (yield Share(key, partial(_encoded, content, size, weights, model.is_precise)))
 
 
+class _Pixels:
+    """Makes a picture ready, in the threads that draw noise: large ones take a tenth of a second and more."""
+
+    def __init__(self, content: bytes, size: tuple[int, int]) -> None:
+        self._content = content
+        self._size = size
+
+    def draw(self, sigma: float | None = None, lower: float | None = None) -> torch.Tensor:
+        """Its pixels, uint8 `(height, width, 3)`."""
+        return torch.from_numpy(np.array(prepared(self._content, *self._size)))
+
+
 def _encoded(
     content: bytes, size: tuple[int, int], weights: Weights, is_precise: bool, _: torch.Generator
 ) -> Coroutine:
     """The recipe. What overflows in a VAE at half precision is encoded in fp32."""
-    pixels = torch.from_numpy(np.array(prepared(content, *size)))
+    pixels = yield Draw(_Pixels(content, size))
     try:
         return (yield EncodeImage(weights, pixels)), ""
     except Broken as broken:

@@ -14,7 +14,8 @@ from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from PIL import Image
 
 from farm.cell import Cell, Settings
-from farm.costs import evaluations, first_rows, rows
+from farm.costs import evaluations, evaluations_at, first_rows, rows
+from farm.diffusers_schedulers import scheduler_facts
 from farm.errors import CellFailed
 from farm.layout import Layout
 from farm.pictures import prepared
@@ -33,6 +34,7 @@ from tests.render.on_the_model import decoded, k_diffusion_model, k_diffusion_si
 from tests.render.oracles import Recorded, k_diffusion, stable_diffusion
 from tests.render.rendering import LEVELS, Counting, apart, levels_of, render
 from tests.render.test_samplers import k_diffusion_sampled
+from tests.render.test_scheduler import CLASSES, STABLE_DIFFUSION, drawn, network, ours
 from tests.render.unit_variance import settings
 
 CPU = torch.device("cpu")
@@ -237,6 +239,42 @@ def test_schedulers_equal_diffusers_pipeline(
     assert runner.rows("Predict") == rows(wanted)
 
 
+@pytest.mark.parity
+@pytest.mark.parametrize("name", [name for name in CLASSES if scheduler_facts(name).adds_noise])
+@pytest.mark.parametrize(("steps", "strength"), [(2, 0.5), (7, 0.6)])
+def test_is_the_loop_of_diffusers_to_the_bit(name: str, steps: int, strength: float) -> None:
+    """`StableDiffusionImg2ImgPipeline`'s, in float64, over a made-up network."""
+    init, options = torch.linspace(-1, 1, 60, dtype=torch.float64).reshape(4, 3, 5), {}
+    if "noise_sampler_seed" in scheduler_facts(name).options:
+        options["noise_sampler_seed"] = 7
+    ours_x, asked = ours(name, steps, STABLE_DIFFUSION, init=init, strength=strength)
+    theirs = their_loop(name, steps, strength, init, options)
+    assert torch.equal(ours_x, theirs)
+    row = BUILT_IN[f"diffusers:{name}"]
+    assert len(asked) == evaluations_at(steps, row, BUILT_IN.schedules[row.schedule], None, strength)
+
+
+def their_loop(
+    name: str, steps: int, strength: float, init: torch.Tensor, options: dict[str, Any]
+) -> torch.Tensor:
+    original = diffusers.PNDMScheduler.from_config(STABLE_DIFFUSION)
+    scheduler = getattr(diffusers, name).from_config(original.config, **options)
+    scheduler.set_timesteps(steps)
+    begin = (steps - int(steps * strength)) * scheduler.order
+    times = scheduler.timesteps[begin:]
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(begin)
+    noise, generator = drawn()
+    x = scheduler.add_noise(init[None], noise[None], times[:1])
+    facts = scheduler_facts(name)
+    given: dict[str, Any] = {"generator": generator} if "generator" in facts.step else {}
+    given |= {"eta": 0.0} if "eta" in facts.step else {}
+    for time in times:
+        shown = scheduler.scale_model_input(x, time)
+        x = scheduler.step(network(shown, float(time)), time, x, **given).prev_sample
+    return x[0]
+
+
 # What is shared, and what plans say of it
 
 STARTS = {"steps": (5, 8, 9, 10, 20), "denoising_strength": (0.0, 0.3, 0.5, 0.7, 0.75, 1.0)}
@@ -289,6 +327,33 @@ def test_one_encoding_serves_all_cells_and_plans_count_alike(
     assert runner.calls.count(("EncodeImage", 1)) == runner.rows("EncodeImage") == plan.image_encodings() == 1
     assert runner.rows("Predict") == plan.rows() == plan.unshared_rows() - plan.shared_rows()
     assert plan.shared_rows() > len(wanted) / 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"guidance_stop": 0.5},
+        {"deepcache_interval": 2},
+        {"token_merging_ratio": 0.5},
+        {"prompt": "[a cat:a hat:4]"},
+        {"prompt": "a cat AND a hat", "negative_prompt": "[a bow|a scarf]"},
+        {"s_churn": 3.0},
+        {"schedule": "ddim"},
+        {"sigma_max": 9.0},
+    ],
+    ids=str,
+)
+def test_plans_count_alike_whatever_else_is_asked(
+    change: dict[str, Any], picture: bytes, pictures: Any, networks: Networks
+) -> None:
+    wanted = [
+        from_picture(picture, sampler, steps, strength, **change)
+        for sampler, steps, strength in product(("Euler", "Heun"), (5, 8), (0.3, 0.9))
+    ]
+    plan = Plan("p", (), Layout(), tuple(Cell(n, (), one) for n, one in enumerate(wanted)))
+    render(wanted, runner := Counting(networks), pictures=pictures)
+    assert runner.rows("Predict") == plan.rows() and runner.shallow == plan.shallow_rows()
+    assert runner.rows("EncodeText") == plan.text_encodings()
 
 
 def test_each_picture_is_encoded_for_each_size(picture: bytes, pictures: Any, networks: Networks) -> None:
