@@ -33,7 +33,7 @@ class InitImages:
     """
 
     def __init__(self, folders: Sequence[Path] = (Path(),)) -> None:
-        self._folders = tuple(dict.fromkeys(folders))
+        self._folders = tuple(folders)
         self._hashes: dict[str, str] = {}
         self._found: dict[str, InitImage] = {}
 
@@ -78,7 +78,7 @@ class InitImages:
         for path in (folder / name for folder in self._folders):
             if _is_file(path):
                 return path
-        looked_in = " and ".join(str(folder.resolve()) for folder in self._folders)
+        looked_in = " and ".join(dict.fromkeys(str(folder.resolve()) for folder in self._folders))
         what = "is a folder" if any((folder / name).is_dir() for folder in self._folders) else "is not there"
         raise BadValue(f"{quoted(name)} {what}; the path of a picture is wanted, as seen from {looked_in}")
 

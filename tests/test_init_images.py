@@ -120,6 +120,14 @@ def test_what_is_not_there_is_one_line_with_its_place(workspace, written, reason
     assert "--set init_image=nope" in refused(workspace, "", "init_image=nope")
 
 
+def test_a_folder_that_is_both_is_named_once(workspace, monkeypatch):
+    monkeypatch.chdir(workspace)
+    Path("job.yaml").write_text(f"{HEAD}init_image: gone.png\n", encoding="utf-8")
+    with pytest.raises(BadInput) as caught:
+        load_job(Path("job.yaml"), vocabulary(workspace))
+    assert str(caught.value).endswith(f"as seen from {workspace}")
+
+
 def test_a_file_that_is_too_large_is_refused(workspace):
     with (workspace / "huge.png").open("wb") as file:
         file.truncate(MAX_BYTES + 1)
