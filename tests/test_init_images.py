@@ -8,6 +8,7 @@ from PIL import Image, ImageOps
 from farm.cell import Cell, Settings, content_key
 from farm.costs import evaluations
 from farm.errors import BadInput
+from farm.explaining import explained
 from farm.init_images import MAX_BYTES
 from farm.job import Vocabulary, load_job
 from farm.pictures import fault_of, prepared
@@ -177,6 +178,15 @@ def test_evaluations_are_those_of_the_steps_that_are_made(workspace, sampler, st
     text = f"init_image: gold.png\nsampler: '{sampler}'\nsteps: {steps}\ndenoising_strength: {strength}\n"
     [cell] = read(workspace, text).cells
     assert cell.evaluations == evaluations(cell.settings) == asked
+
+
+def test_explanations_count_the_rows_of_the_plan(workspace):
+    sweep = "sweep:\n  init_image: [none, gold.png, root.png]\n  sampler: [Euler, Heun]\n"
+    plan = read(workspace, f"{sweep}  cfg_scale: [1, 5]\n  denoising_strength: [0.5, 1]\n")
+    [stretch] = explained(plan).stretches
+    assert (stretch.rows, stretch.shared_rows) == (plan.rows(), plan.shared_rows())
+    assert plan.shared_rows() == 4 + 2 * 2 * 4  # from noise, and from each picture at each strength
+    assert stretch.groups == 5
 
 
 def test_evaluations_instead_of_steps_count_what_is_made(workspace):

@@ -32,7 +32,7 @@ from farm.sampling import BUILT_IN, SAMPLERS, SCHEDULES, Sampler
 from farm.weights.checkpoint import Networks
 from tests.render.on_the_model import decoded, k_diffusion_model, k_diffusion_sigmas, with_guidance
 from tests.render.oracles import Recorded, k_diffusion, stable_diffusion
-from tests.render.rendering import LEVELS, Counting, apart, levels_of, render
+from tests.render.rendering import LEVELS, Counting, apart, render
 from tests.render.test_samplers import k_diffusion_sampled
 from tests.render.test_scheduler import CLASSES, STABLE_DIFFUSION, drawn, network, ours
 from tests.render.unit_variance import settings
@@ -106,7 +106,7 @@ def test_pictures_equal_k_diffusion_on_the_model(
     wanted = from_picture(picture, row.name, 8, strength, schedule=schedule)
     ours = render([wanted], Counting(networks), pictures=pictures)[0]
     theirs = k_diffusion_picture(row, wanted, their_latents(picture, networks), networks)
-    assert apart(ours, theirs) <= levels_of(wanted)
+    assert apart(ours, theirs) <= LEVELS
 
 
 @torch.inference_mode()
