@@ -118,7 +118,7 @@ FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "fixed": (_has_texts_as_keys, "a mapping of arguments by their names"),
     "stochastic": _SWITCH, "takes_schedules": _SWITCH, "brownian": _SWITCH, "chooses_steps": _SWITCH,
     "discards_next_to_last_sigma": _SWITCH, "starts_at_unit_variance": _SWITCH,
-    "ends_at_sigma_min": _SWITCH, "starts_at_sigma_max": _SWITCH,
+    "ends_at_sigma_min": _SWITCH, "starts_at_sigma_max": _SWITCH, "starts_from_pictures": _SWITCH,
 }  # fmt: skip
 """What each field of a row must be, and that in words."""
 

@@ -57,6 +57,8 @@ class Settings:
         token_merging_ratio: of the tokens that self-attention merges at the highest resolution; 0 is off.
         deepcache_interval: evaluations that use the deep features of one; 1 is off.
         deepcache_branch: the skip connection up to which the others are computed, from the shallowest, 0.
+        init_image: the picture to start from, the SHA-256 of its file in hex; empty starts from noise alone.
+        denoising_strength: the part of the steps that is made from there, and so how much noise is added.
     """
 
     model: str
@@ -94,6 +96,13 @@ class Settings:
     token_merging_ratio: float = 0.0
     deepcache_interval: int = 1
     deepcache_branch: int = 0
+    init_image: str = ""
+    denoising_strength: float = 0.75
+
+    @property
+    def strength(self) -> float | None:
+        """Of denoising; None where there is no picture to start from."""
+        return self.denoising_strength if self.init_image else None
 
 
 SETTING_NAMES = tuple(entry.name for entry in fields(Settings))

@@ -5,9 +5,11 @@ from collections.abc import Hashable, Iterator
 from typing import NamedTuple
 
 from farm.cell import Settings
+from farm.counting import steps_of_scheduler
 from farm.prompts.alike import chunks_of, first_words, sections_of, words_of
 from farm.prompts.strands import Strand, coefficients, strands, weights_without_guidance
 from farm.sampling import AUTOMATIC, BUILT_IN, DIFFUSERS, Sampler, Samplers, Schedule
+from farm.starting import start_of, steps_walked
 
 _ROUNDING = 1e-9
 
@@ -24,7 +26,8 @@ def evaluations(settings: Settings, samplers: Samplers = BUILT_IN) -> int:
     """
     row = samplers[settings.sampler]
     schedule = schedule_of(row, settings.schedule, samplers)
-    return evaluations_at(settings.steps, row, schedule, settings.discard_next_to_last_sigma)
+    discard = settings.discard_next_to_last_sigma
+    return evaluations_at(settings.steps, row, schedule, discard, settings.strength)
 
 
 def schedule_of(row: Sampler, asked: str, samplers: Samplers) -> Schedule:
@@ -33,7 +36,13 @@ def schedule_of(row: Sampler, asked: str, samplers: Samplers) -> Schedule:
     return samplers.schedules[asked if free else row.schedule]
 
 
-def evaluations_at(steps: int, row: Sampler, schedule: Schedule, discard: bool | None = None) -> int:
+def evaluations_at(
+    steps: int,
+    row: Sampler,
+    schedule: Schedule,
+    discard: bool | None = None,
+    strength: float | None = None,
+) -> int:
     """How often the model is asked by a sampler that makes so many steps of a schedule.
 
     Args:
@@ -41,11 +50,12 @@ def evaluations_at(steps: int, row: Sampler, schedule: Schedule, discard: bool |
         row: of the sampler.
         schedule: that it walks down.
         discard: as `Settings.discard_next_to_last_sigma`.
+        strength: as `Settings.strength`.
     """
-    if not row.takes_schedules:
-        return row.evaluations(steps)
-    discarded = row.discards(discard)
-    return row.evaluations(schedule.steps(steps + discarded) - discarded)
+    if row.algorithm == DIFFUSERS and strength is not None:  # its pipelines leave the first steps out
+        left_out = steps - steps_of_scheduler(steps, strength)
+        return row.evaluations(steps) - left_out * (row.evaluations(_MANY + 1) - row.evaluations(_MANY))
+    return row.evaluations(steps_walked(steps, row, schedule, discard, strength))
 
 
 def prompt_steps(settings: Settings, samplers: Samplers = BUILT_IN) -> int:
@@ -213,7 +223,8 @@ def lengths(settings: Settings, samplers: Samplers = BUILT_IN) -> tuple[int, ...
 
 def first_pass(settings: Settings) -> tuple[Hashable, ...]:
     """Equal for pictures that may share their first pass, whatever their samplers and CFG scales."""
-    return (*_noise(settings), *row_kind(settings), settings.prompt, settings.negative_prompt)
+    picture = (settings.init_image, settings.strength, settings.steps if settings.init_image else 0)
+    return (*_noise(settings), *picture, *row_kind(settings), settings.prompt, settings.negative_prompt)
 
 
 def first_rows(settings: Settings, samplers: Samplers = BUILT_IN) -> list[tuple[Hashable, ...]]:
@@ -241,14 +252,9 @@ def _noise(settings: Settings) -> tuple[Hashable, ...]:
 
 
 def _start(settings: Settings, samplers: Samplers) -> tuple[Hashable, ...]:
-    """The first sigma, and how the latents are scaled there."""
+    """The first sigma, and what is mixed with its noise."""
     row = samplers[settings.sampler]
-    known = 0 if settings.sigma_max is None else row.distilled_at  # these round a sigma's time
-    sigma = (settings.sigma_max, settings.zero_terminal_snr, known)
     if row.algorithm == DIFFUSERS or settings.s_churn > 0:  # its first question is its own
         return (settings,)
-    if schedule_of(row, settings.schedule, samplers).starts_at_sigma_max:
-        return (*sigma, row.starts_at_unit_variance)
-    spaced = settings.steps + row.discards(settings.discard_next_to_last_sigma)
-    shape = (settings.schedule, spaced, settings.sigma_min, settings.rho)
-    return (*sigma, row.starts_at_unit_variance, *shape)
+    schedule = schedule_of(row, settings.schedule, samplers)
+    return start_of(settings, row, schedule, samplers.first_name(schedule))

@@ -31,6 +31,21 @@ def with_runge_kutta(steps: int) -> int:
     return steps + 9
 
 
+def steps_from_picture(steps: int, strength: float) -> int:
+    """The last so many of a schedule's steps are made of latents that are a picture and noise, as in A1111.
+
+    Args:
+        steps: as asked.
+        strength: of denoising, 0 to 1; 1 still leaves all steps and no more.
+    """
+    return int(min(strength, 0.999) * steps) + 1
+
+
+def steps_of_scheduler(steps: int, strength: float) -> int:
+    """As `steps_from_picture`, but as in the pipelines of diffusers: one less, none at little strength."""
+    return min(int(steps * strength), steps)
+
+
 def adaptive(_: int) -> int:
     """Evaluations of DPM adaptive, about; they depend on the picture.
 

@@ -51,12 +51,14 @@ class Scheduler:
         options: arguments of its constructor.
         step: further arguments of `step`, after model_output, timestep and sample.
         order: how often each step asks the model.
+        adds_noise: whether it can put noise on a picture to start from.
     """
 
     name: str
     options: Mapping[str, Option]
     step: tuple[str, ...]
     order: int
+    adds_noise: bool
 
     @property
     def is_flow(self) -> bool:
@@ -84,7 +86,7 @@ def scheduler_facts(name: str) -> Scheduler:
         argument.arg: _option(argument, default) for argument, default in _arguments(methods["__init__"])
     }
     step = [argument.arg for argument, _ in _arguments(methods["step"])]
-    return Scheduler(name, options, tuple(step[len(_GIVEN["step"]) :]), order)
+    return Scheduler(name, options, tuple(step[len(_GIVEN["step"]) :]), order, "add_noise" in methods)
 
 
 def suited() -> Iterator[str]:

@@ -25,6 +25,7 @@ from farm.document import (
 from farm.entries import Swept
 from farm.errors import BadInput, Problem
 from farm.expansion import write_out
+from farm.init_images import InitImage, InitImages
 from farm.jobfile import check_shape, job_schema, list_at, table_at
 from farm.kinds import Names, Reading, Seeds
 from farm.layout import Layout, read_layout
@@ -85,6 +86,7 @@ class Job:
         styles: that all its prompts have around them, one after the other.
         wildcards: that dynamic prompts can use from which each cell draws its own; None if it draws nothing.
         warnings: what is no mistake, but looks like one, with its place.
+        init_images: that its settings name, by the SHA-256 of their files.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Job:
     styles: tuple[Style, ...] = ()
     wildcards: Wildcards | None = field(default=None, compare=False)
     warnings: tuple[str, ...] = field(default=(), compare=False)
+    init_images: Mapping[str, InitImage] = field(default_factory=dict, compare=False)
 
 
 def load_job(
@@ -124,10 +127,12 @@ def load_job(
     tree = read_table(text, path, mistakes)
     named = table_at(tree, "plugins")
     plugins, samplers, complete = read_plugins(named, vocabulary.plugins, vocabulary.samplers, mistakes)
-    unseeded = Reading(vocabulary.models, Seeds(), mistakes, samplers, complete)
+    folders = (path.parent, vocabulary.root)
+    images = InitImages(folders)
+    unseeded = Reading(vocabulary.models, Seeds(), mistakes, samplers, complete, init_images=images)
     override(tree, overrides, unseeded)
     check_shape(tree, mistakes)
-    sources = read_sources(tree, (path.parent, vocabulary.root), mistakes)
+    sources = read_sources(tree, folders, mistakes)
     written_out = write_out(tree, sources, path.parent, mistakes)
     written_seeds = _drawn_seeds(tree, mistakes)
     reading = replace(unseeded, seeds=Seeds(drawn or written_seeds), styles=sources.styles)
@@ -144,12 +149,12 @@ def load_job(
     skips = read_skips(list_at(tree, "skip"), axes, reading)
     layout = read_layout(table_at(tree, "sheet"), axes, reading)
     mistakes.raise_any()
-    defined = define(tree, sources, axes, styles)
+    defined = define(tree, sources, axes, styles, images)
     if defined or written_out or overrides or "name" not in tree or reading.seeds.drawn != written_seeds:
         text = _text_as_run(tree, name, reading)
     wildcards = sources.wildcards if sources.dynamic == CHOICE else None
     read = (name, base, axes, skips, layout, plugins, reading.seeds.drawn, text, samplers, places)
-    return Job(*read, styles, wildcards, mistakes.warnings())
+    return Job(*read, styles, wildcards, mistakes.warnings(), images.found)
 
 
 def _text_as_run(tree: Table, name: str, reading: Reading) -> str:

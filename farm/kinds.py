@@ -3,66 +3,16 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from random import SystemRandom
 from typing import Any
 
 from farm.axes import BadValue, expand_item, number_label, split_names, split_numbers
-from farm.cell import SettingValue
-from farm.document import Mistakes
 from farm.errors import near_name, quoted
-from farm.prompts.styles import Styles
-from farm.sampling import BUILT_IN, Samplers
+from farm.reading import Names as Names
+from farm.reading import Reading as Reading
+from farm.reading import Seeds as Seeds
+from farm.reading import Value as Value
 
 MAX_PROMPT_BYTES = 100_000
-_DRAWN_BELOW = 2**32  # as A1111 draws them
-
-Names = Mapping[str, tuple[str, ...]]
-"""Canonical names, each with the other names it answers to."""
-
-Value = tuple[str, SettingValue]
-"""A setting's value, and before it the title that labels show."""
-
-
-class Seeds:
-    """The random seeds of a job: drawn once, read back ever after."""
-
-    def __init__(self, drawn: Iterable[int] = ()) -> None:
-        self._all = list(drawn)
-        self._used = 0
-
-    @property
-    def drawn(self) -> tuple[int, ...]:
-        """All of them in order, those of before included."""
-        return tuple(self._all)
-
-    def draw(self) -> int:
-        """The next seed: one of before, or a new one."""
-        if self._used == len(self._all):
-            self._all.append(SystemRandom().randrange(_DRAWN_BELOW))
-        self._used += 1
-        return self._all[self._used - 1]
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What reading a job takes along.
-
-    Attributes:
-        models: that there are.
-        seeds: where random seeds come from.
-        mistakes: takes what is wrong.
-        samplers: that there are.
-        complete: whether these are all; False where a plugin that may add some could not be had, so that an
-            unknown name is no mistake of its own.
-        styles: that there are.
-    """
-
-    models: Names
-    seeds: Seeds
-    mistakes: Mistakes
-    samplers: Samplers = BUILT_IN
-    complete: bool = True
-    styles: Styles = Styles()
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +228,39 @@ class Prose:
         return {"type": "string"}
 
 
-Setting = Number | Name | Choice | Prose
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A setting that is a picture: the path of a file, or none. It is never split, as paths have commas.
+
+    Its value is the SHA-256 of the file in hex, and empty for none: a picture counts by its content.
+
+    Attributes:
+        about: what it is, for editors.
+    """
+
+    about: str
+
+    def split(self, text: str, reading: Reading) -> list[str]:
+        """The text itself."""
+        return [text]
+
+    def expand(self, items: Sequence[str], position: int, reading: Reading) -> list[Value]:
+        """The picture of one item of a list.
+
+        Raises:
+            BadValue: if it is not there, or cannot be read.
+        """
+        name = items[position].strip()
+        if name.casefold() in ("", "none"):
+            return [("none", "")]
+        return [(name, reading.init_images.read(name))]
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema of one value."""
+        return {"type": "string"}
+
+
+Setting = Number | Name | Choice | Prose | ImageFile
 
 
 def nearest(wanted: str, known: Iterable[str]) -> str:

@@ -11,13 +11,15 @@ from farm.cell import Cell, Settings, SettingValue
 from farm.costs import encodings, evaluations, first_rows, leaves_out, rows, shallow_rows, weighed_rows
 from farm.document import Place
 from farm.errors import BadInput, Problem
+from farm.init_images import InitImage
 from farm.job import Job
 from farm.layout import Layout as Layout
 from farm.ordering import Order, coarse_wave, in_render_order
 from farm.remarks import Remarks
 from farm.resolving import completed, settled
 from farm.sampling import BUILT_IN, Samplers
-from farm.settings import PROMPTS
+from farm.settings import INIT_IMAGE, PROMPTS
+from farm.starting import image_encoding
 from farm.wording import BadWording, Wording
 from farm.work import Need, Networks, Size
 
@@ -40,6 +42,7 @@ class Plan:
         order: in which the cells stand.
         places: where the settings that the job gives stand, by name.
         notes: what somebody who asked for it should know: settings that do not matter to some cells.
+        init_images: that pictures start from, by the SHA-256 of their files.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Plan:
     typed: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     order: Order = Order.FAST
+    init_images: Mapping[str, InitImage] = field(default_factory=dict)
 
     def keyed(self, model_hashes: Mapping[str, str]) -> "Plan":
         """This plan with final keys, given the SHA-256 of each checkpoint by its name."""
@@ -130,6 +134,15 @@ class Plan:
         found = {key for settings in self._pictures() for key in encodings(settings, self.samplers)}
         return Counter(Networks(model, precision) for model, precision, *_ in found)
 
+    def image_encodings(self) -> int:
+        """How many pictures are encoded to start from: each once for a model and a size."""
+        return len({image_encoding(settings) for settings in self._pictures() if settings.init_image})
+
+    def shown(self, name: str, value: SettingValue) -> SettingValue:
+        """A setting's value as people know it: a picture by the path that the job has."""
+        image = self.init_images.get(str(value)) if name == INIT_IMAGE else None
+        return value if image is None else image.name
+
     def _pictures(self) -> Collection[Settings]:
         """The settings of the cells; those of cells that want the same picture count once."""
         return {cell.settings for cell in self.cells}
@@ -163,6 +176,7 @@ def compile_job(job: Job) -> Plan:
         by_evaluations="evaluations" in job.places,
         typed={name: str(job.base.get(name, "")) for name in PROMPTS},
         warnings=(*job.warnings, *remarks.warnings()),
+        init_images=job.init_images,
     )
 
 

@@ -1,11 +1,13 @@
 """From settings as asked to settings as decided: everything said, and nothing that changes no pixel."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from farm.cell import DEFAULTS, Settings
 from farm.costs import evaluations_at, guided_of, is_counted, schedule_of, steps_of_prompt
+from farm.counting import steps_from_picture, steps_of_scheduler
 from farm.prompts.emphasis import is_weighted
 from farm.prompts.strands import coefficients, is_edited, strands, weights_without_guidance
 from farm.sampling import AUTOMATIC, DIFFUSERS, Sampler, Samplers, Schedule
@@ -49,11 +51,10 @@ def completed(asked: Mapping[str, Any], samplers: Samplers) -> dict[str, Any]:
     if chosen["schedule"] == AUTOMATIC:
         chosen["schedule"] = named
     schedule = schedule_of(row, chosen["schedule"], samplers)
-    discard = chosen["discard_next_to_last_sigma"]
     if "evaluations" not in asked:
-        chosen["evaluations"] = evaluations_at(chosen["steps"], row, schedule, discard)
+        chosen["evaluations"] = _evaluations(chosen, row, schedule)
     elif not row.chooses_steps:
-        chosen["steps"] = _steps_within(asked["evaluations"], row, schedule, discard)
+        chosen["steps"] = _steps_within(asked["evaluations"], chosen, row, schedule)
     return chosen
 
 
@@ -70,9 +71,11 @@ def contradictions(asked: Mapping[str, Any], samplers: Samplers) -> Iterator[tup
         yield "schedule", f"{what}; name the sampler {row.name!r} to choose"
     if asked["steps"] == 0:
         schedule = schedule_of(row, asked["schedule"], samplers)
-        least = evaluations_at(1, row, schedule, asked["discard_next_to_last_sigma"])
+        least = _evaluations({**asked, "steps": 1}, row, schedule)
         few = f"{asked['evaluations']} is not enough for {row.name}"
         yield "evaluations", f"{few}; one step of it takes {least}"
+    if asked["init_image"]:
+        yield from _not_from_pictures(asked, row)
     low, high = asked["sigma_min"], asked["sigma_max"]
     if low is not None and high is not None and low >= high:
         yield "sigma_min", f"{low:g} is not allowed; less than sigma_max is, which is {high:g}"
@@ -83,6 +86,15 @@ def contradictions(asked: Mapping[str, Any], samplers: Samplers) -> Iterator[tup
     given, missing = sides if asked[sides[0]] else sides[::-1]
     if asked[given] and not asked[missing]:
         yield given, f"{asked[given]} needs {missing} beside it"
+
+
+def _not_from_pictures(asked: Mapping[str, Any], row: Sampler) -> Iterator[tuple[str, str]]:
+    steps, strength = asked["steps"], asked["denoising_strength"]
+    if not row.starts_from_pictures:
+        yield "sampler", f"{row.name} cannot start from a picture; others can"
+    elif row.algorithm == DIFFUSERS and steps and not steps_of_scheduler(steps, strength):
+        least = f"of its {steps} steps at least {math.ceil(100 / steps) / 100:g} leaves one"
+        yield "denoising_strength", f"{strength:g} is too little for {row.name}; {least}"
 
 
 def settled(asked: Mapping[str, Any], samplers: Samplers) -> tuple[Settings, list[Ignored]]:
@@ -132,10 +144,12 @@ def _as_counted(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> d
     return found
 
 
-def _steps_within(evaluations: int, row: Sampler, schedule: Schedule, discard: bool | None) -> int:
+def _steps_within(evaluations: int, asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> int:
     """The most steps that take at most so many evaluations; 0 if none do."""
     steps = range(1, MAX_STEPS + 1)
-    return bisect_right(steps, evaluations, key=lambda count: evaluations_at(count, row, schedule, discard))
+    return bisect_right(
+        steps, evaluations, key=lambda count: _evaluations({**asked, "steps": count}, row, schedule)
+    )
 
 
 def _ignored(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> Iterator[Ignored]:
@@ -150,6 +164,8 @@ def _ignored(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> Iter
         yield "deepcache_branch", "where deepcache_interval is 1"
     elif is_counted(row, schedule) and _evaluations(asked, row, schedule) == 1:
         yield from ((name, "at one evaluation") for name in ("deepcache_interval", "deepcache_branch"))
+    if not asked["init_image"]:
+        yield "denoising_strength", "where there is no init_image"
     if asked["variation_strength"] == 0:
         yield "variation_seed", "where variation_strength is 0"
     size = (asked["seed_resize_from_width"], asked["seed_resize_from_height"])
@@ -172,8 +188,8 @@ def _told_of_the_stop(ignored: Iterable[Ignored], stop: float) -> Iterator[Ignor
 
 def _ignored_by_the_prompts(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> Iterator[Ignored]:
     texts = asked["prompt"], asked["negative_prompt"]
-    if row.chooses_steps and not any(map(is_edited, texts)):
-        yield "steps", f"on {row.name}"
+    if row.chooses_steps and not (asked["init_image"] or any(map(is_edited, texts))):
+        yield "steps", f"on {row.name}"  # from a picture, they say where on its way it starts
     found = strands(*texts, asked["cfg_scale"], steps_of_prompt(asked["steps"], row))
     if len(found) == 1:  # there is but one row
         for name in _OF_GUIDANCE:
@@ -201,13 +217,24 @@ def _is_without_guidance(asked: Mapping[str, Any], row: Sampler, schedule: Sched
 
 
 def _evaluations(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> int:
-    return evaluations_at(asked["steps"], row, schedule, asked["discard_next_to_last_sigma"])
+    discard = asked["discard_next_to_last_sigma"]
+    return evaluations_at(asked["steps"], row, schedule, discard, _strength(asked))
+
+
+def _strength(asked: Mapping[str, Any]) -> float | None:
+    """As `Settings.strength`."""
+    return asked["denoising_strength"] if asked["init_image"] else None
+
+
+def _steps_made(asked: Mapping[str, Any]) -> int:
+    strength = _strength(asked)
+    return int(asked["steps"]) if strength is None else steps_from_picture(asked["steps"], strength)
 
 
 def _is_respaced(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> bool:
     """Whether only the ends of the schedule count, and these are the model's own."""
     restarts = 0 < row.restarts_from <= asked["steps"] and not asked["discard_next_to_last_sigma"]
-    whole = asked["sigma_min"] is None and asked["sigma_max"] is None
+    whole = asked["sigma_min"] is None and asked["sigma_max"] is None and not asked["init_image"]
     return restarts and whole and schedule.starts_at_sigma_max and schedule.ends_at_sigma_min
 
 
@@ -235,7 +262,7 @@ def _quiet(asked: Mapping[str, Any], row: Sampler) -> str:
     for amount in ("eta", "s_churn"):
         if amount in row.options:
             return f"where {amount} is 0" if asked[amount] == 0 else ""
-    if asked["steps"] < row.restarts_from:
+    if _steps_made(asked) < row.restarts_from:
         return f"on {row.name} below {row.restarts_from} steps"
     return "" if row.stochastic else f"on {row.name}"
 

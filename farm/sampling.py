@@ -83,6 +83,7 @@ class Sampler:
         chooses_steps: whether it takes as many steps as it finds necessary.
         restarts_from: steps from which it goes back up, and spaces the sigmas between the first and the last
             anew; 0 is never.
+        starts_from_pictures: whether it can start from a picture and noise.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Sampler:
     distilled_at: int = 0
     chooses_steps: bool = False
     restarts_from: int = 0
+    starts_from_pictures: bool = True
 
     def discards(self, asked: bool | None) -> bool:
         """Whether one step more is scheduled and the sigma before the last dropped.
@@ -151,7 +153,8 @@ SAMPLERS: tuple[Sampler, ...] = (
     Sampler("DDIM", "ddim", (), 1, once_per_step, False, "Song et al. 2020 (arXiv:2010.02502), CompVis",
             schedule="ddim", options=("eta",), eta=0.0, starts_at_unit_variance=True, ends_at_sigma_min=True),
     Sampler("PLMS", "plms", (), 4, once_more, False, "Liu et al. 2022 (arXiv:2202.09778), CompVis",
-            schedule="ddim", starts_at_unit_variance=True, ends_at_sigma_min=True),
+            schedule="ddim", starts_at_unit_variance=True, ends_at_sigma_min=True,
+            starts_from_pictures=False),
     Sampler("UniPC", "unipc", ("uni_pc",), 3, once_per_step, False, "Zhao et al. 2023 (arXiv:2302.04867)",
             schedule="sgm_uniform", starts_at_unit_variance=True, ends_at_sigma_min=True),
     Sampler("LCM", "lcm", ("k_lcm",), 1, once_per_step, True, "Luo et al. 2023 (arXiv:2310.04378)",
@@ -190,6 +193,7 @@ def _scheduler_row(named: Chosen) -> Sampler:
         options=tuple(name for name in named.scheduler.step if name in SCHEDULER_STEP_OPTIONS),
         eta=0.0 if "eta" in named.scheduler.step else None,  # as StableDiffusionPipeline, whatever the class
         fixed={"chosen": named},
+        starts_from_pictures=named.scheduler.adds_noise,
     )
 
 

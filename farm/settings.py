@@ -8,7 +8,7 @@ from farm.diffusers_schedulers import BadScheduler
 from farm.document import Items, Text, Written
 from farm.errors import quoted
 from farm.kinds import MAX_PROMPT_BYTES as MAX_PROMPT_BYTES
-from farm.kinds import Choice, Name, Names, Number, Prose, Reading, Setting, Value
+from farm.kinds import Choice, ImageFile, Name, Names, Number, Prose, Reading, Setting, Value
 from farm.kinds import Seeds as Seeds
 from farm.misnamed import sampler_hint, schedule_hint
 from farm.resolving import MAX_STEPS
@@ -136,8 +136,13 @@ SETTINGS: Mapping[str, Setting] = {
     "deepcache_interval": Number("Evaluations that share the UNet's deep features; 1 is off.", 1, 100),
     "deepcache_branch": Number("The skip connection up to which the others are computed; 0 is fastest.", 0,
                                11),
+    "init_image": ImageFile("A picture to start from: its path, from the job or the folder of the command."),
+    "denoising_strength": Number("How far from the picture it may lead; 0 keeps it, 1 is nearly noise.", 0, 1,
+                                 whole=False),
 }  # fmt: skip
 """The fields of `farm.cell.Settings`, in its order, and `evaluations`, which stands for `steps`."""
+
+INIT_IMAGE = "init_image"
 
 PROMPTS = ("prompt", "negative_prompt")
 

@@ -7,7 +7,14 @@ from farm.cluster.coordinator import Done, Event, Notice
 from farm.plan import Plan
 from farm.work import Kind, Work, total
 
-PARTS = {"predict": "UNet", "decode": "VAE", "encode text": "text", "load": "loading", "compile": "compiling"}
+PARTS = {
+    "predict": "UNet",
+    "decode": "VAE",
+    "encode image": "VAE encoder",
+    "encode text": "text",
+    "load": "loading",
+    "compile": "compiling",
+}
 """What the requests are called where time is told."""
 
 

@@ -1,4 +1,4 @@
-"""What a job asks of its checkpoints that they cannot give, found before anything is rendered."""
+"""What a job asks of its files that they cannot give, found before anything is rendered."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -8,10 +8,12 @@ from typing import Any
 from farm.cell import Settings
 from farm.costs import schedule_of
 from farm.errors import FarmError, Problem
+from farm.pictures import fault_of
 from farm.plan import Plan
 from farm.render.noise_levels import OutOfRange, ends_for, log_sigmas_of, sigma_range
 from farm.sampling import Samplers
 from farm.scheduler_names import chosen, is_scheduler
+from farm.settings import INIT_IMAGE
 from farm.weights.catalog import Checkpoint, scheduler_config_of, skip_connections_of
 
 NEEDED_FOR_ZERO_SNR = "rescale_betas_zero_snr"
@@ -34,6 +36,11 @@ def misfits(plan: Plan, path: Path, checkpoints: Mapping[str, Checkpoint]) -> li
         mistake
         for model, group in groupby(wanted, key=lambda one: one.model)
         for mistake in _of_model(checkpoints[model], list(group), plan.samplers)
+    ]
+    found += [
+        (INIT_IMAGE, f"{image.name}: {fault}")
+        for image in plan.init_images.values()
+        if (fault := fault_of(image.content))
     ]
     return [
         Problem(str(plan.places.get(name, path)), f"{name}: {what}") for name, what in dict.fromkeys(found)

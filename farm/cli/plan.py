@@ -102,6 +102,7 @@ def facts_of(compiled: Plan) -> dict[str, Any]:
         "shared_rows": shared,
         "shallow_rows": compiled.shallow_rows(),
         "text_encodings": compiled.text_encodings(),
+        "image_encodings": compiled.image_encodings(),
         "notes": list(compiled.notes),
         "bytes_on_disk": round(pixels * BYTES_PER_PIXEL + len(pictures) * BYTES_OF_METADATA),
     }
@@ -123,6 +124,7 @@ def _in_words(compiled: Plan, facts: dict[str, Any]) -> str:
             * bool(facts["shallow_rows"])
         ),
         f"text encodings: {facts['text_encodings']}",
+        *([f"image encodings: {facts['image_encodings']}"] * bool(facts["image_encodings"])),
         f"pictures on disk: about {_size(facts['bytes_on_disk'])}, if no plugin resizes them",
         f"time: {at_most * bool(facts['estimate'])}{_time(facts['estimate'])}",
     ]

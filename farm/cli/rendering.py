@@ -64,13 +64,22 @@ def render_jobs(
     plans = _keyed(plans, place)
     names = {cell.settings.model for plan in plans for cell in plan.cells}
     paths = {name: place.checkpoints[name].path for name in names}
+    farm_options = {**options, **_pictures_for(plans)}
     with _LateFarm(
-        open_farm(paths, place.workspace.plugin_folders, inline, address, workers, options)
+        open_farm(paths, place.workspace.plugin_folders, inline, address, workers, farm_options)
     ) as farm:
         try:
             return sum([_run_job(plan, place, farm, options, plan is not plans[0]) for plan in plans])
         finally:
             write_overview(place.results)
+
+
+def _pictures_for(plans: Sequence[Plan]) -> dict[str, Mapping[str, bytes]]:
+    """What renderers are given of the pictures that cells start from; nothing if none does."""
+    wanted = {cell.settings.init_image for plan in plans for cell in plan.cells}
+    images = {key: image.content for plan in plans for key, image in plan.init_images.items()}
+    found = {key: images[key] for key in sorted(wanted) if key}
+    return {"pictures": found} if found else {}
 
 
 class _LateFarm:

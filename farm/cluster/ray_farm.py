@@ -99,7 +99,8 @@ class RayFarm:
         self._address = address or os.environ.get("RAY_ADDRESS") or "local"
         self._workers = workers
         self._patience = patience
-        self._renderer = (renderer, dict(options or {}))
+        self._renderer = renderer
+        self._options = dict(options or {})
         self._debug = debug
         self._started_ray = False
         self._crew: _Crew | None = None
@@ -111,7 +112,8 @@ class RayFarm:
                 _start_ray(self._address, self._debug)
             resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
             kind = kind_of_workers(resources, self._workers, _weight(self._checkpoints))
-            arguments = (self._checkpoints, self._plugin_folders, kind.device, *self._renderer)
+            options = ray.put(self._options)  # once for all: there may be large pictures among them
+            arguments = (self._checkpoints, self._plugin_folders, kind.device, self._renderer, options)
             self._crew = _Crew(kind, arguments)
             for name in kind.names:  # they import torch while the command does whatever else it has to
                 self._crew.start(name)

@@ -8,6 +8,7 @@ from farm.errors import CellFailed
 class Fault(Enum):
     """What is wrong with a picture."""
 
+    ENCODED = "the encoded picture holds NaN or infinite values"
     LATENTS = "the latents hold NaN or infinite values"
     PICTURE = "the picture holds NaN or infinite values"
     BLACK = "the picture is black all over"

@@ -10,7 +10,7 @@ from farm.render.transfers import Transfers
 
 
 def decoded(
-    vae: Any, latents: torch.Tensor, dtype: torch.dtype, transfers: Transfers, in_strips: bool
+    vae: Any, dtype: torch.dtype, latents: torch.Tensor, transfers: Transfers, in_strips: bool
 ) -> list[Any]:
     """A picture for each of the latents, uint8 `(height, width, 3)` on the host, or a `Broken` in its place.
 
@@ -18,8 +18,8 @@ def decoded(
 
     Args:
         vae: an `AutoencoderKL`.
-        latents: `(rows, 4, height/8, width/8)`.
         dtype: of the VAE.
+        latents: `(rows, 4, height/8, width/8)`.
         transfers: from the device; the answers may be `farm.render.transfers.Later`s.
         in_strips: whether the VAE works strip by strip, for want of room.
     """

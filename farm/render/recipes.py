@@ -1,14 +1,16 @@
 """How a cell becomes a picture: coroutines that ask for whatever they need of a network."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 
 from farm.cell import Settings
 from farm.costs import guided_evaluations, schedule_of
+from farm.counting import steps_from_picture
 from farm.diffusers_schedulers import BadScheduler
 from farm.errors import CellFailed
 from farm.questions import Draw, NoiseSource
@@ -17,6 +19,7 @@ from farm.render.conditioning import conditions_of
 from farm.render.deepcache import deepcache_of
 from farm.render.distilled import distilled
 from farm.render.guidance import Condition, Guidance, Origin, Sampled, guided
+from farm.render.init_latents import Pictures, init_latents_of
 from farm.render.model import Model
 from farm.render.noise import CellNoise
 from farm.render.parameterization import Parameterization
@@ -45,12 +48,15 @@ class Picture(NamedTuple):
     remark: str = ""
 
 
-def text_to_image(settings: Settings, samplers: Samplers = BUILT_IN) -> Coroutine:
-    """Renders a cell; returns a `Picture`.
+def text_to_image(
+    settings: Settings, samplers: Samplers = BUILT_IN, pictures: Pictures = MappingProxyType({})
+) -> Coroutine:
+    """Renders a cell, from noise or from a picture and noise; returns a `Picture`.
 
     Args:
         settings: resolved.
         samplers: that there are.
+        pictures: to start from.
 
     Raises:
         Broken: there is nothing to be seen on it; at fp32 there may be.
@@ -60,9 +66,10 @@ def text_to_image(settings: Settings, samplers: Samplers = BUILT_IN) -> Coroutin
     _check_clip_skip(settings, model)
     _rows(settings, samplers)  # before anything is encoded for a sampler that there is not
     conditions = yield from conditions_of(settings, weights, model, samplers)
-    sampled: Sampled = yield from _sample(settings, weights, model, conditions, samplers)
-    pixels, remark = yield from _decoded(weights, model, sampled.latents)
-    return Picture(pixels, sampled.evaluations, remark)
+    init, encoding = yield from init_latents_of(settings, weights, model, pictures)
+    sampled: Sampled = yield from _sample(settings, weights, model, conditions, samplers, init)
+    pixels, decoding = yield from _decoded(weights, model, sampled.latents)
+    return Picture(pixels, sampled.evaluations, "; ".join(filter(None, (encoding, decoding))))
 
 
 def _decoded(weights: Weights, model: Model, latents: torch.Tensor) -> Coroutine:
@@ -87,6 +94,7 @@ def _sample(
     model: Model,
     conditions: tuple[Condition, ...],
     samplers: Samplers,
+    init: torch.Tensor | None,
 ) -> Coroutine:
     row, schedule = _rows(settings, samplers)
     shape = (LATENT_CHANNELS, settings.height // LATENT_SCALE, settings.width // LATENT_SCALE)
@@ -104,14 +112,24 @@ def _sample(
     if row.algorithm == DIFFUSERS:
         scheduling = scheduled(
             drawn, settings.steps, model.scheduler_config, noise.generator, settings.zero_terminal_snr,
-            **options, **row.fixed,
+            init=init, strength=settings.denoising_strength, **options, **row.fixed,
         )  # fmt: skip
         return (yield from guided(scheduling, guidance(origin=Origin(noise.key, drawn))))
-    sigmas = sigmas_for(settings, row, schedule, parameterization)
-    x = parameterization.initial(drawn, sigmas[0], row.starts_at_unit_variance)
-    origin = Origin(key=(*noise.key, sigmas[0], row.starts_at_unit_variance), x=x)
-    sampling = _begun(row, x, sigmas, noise.for_sampler(row, sigmas), {**options, **row.fixed})
+    whole = sigmas_for(settings, row, schedule, parameterization)
+    sigmas = whole if init is None else _from_picture(settings, whole)
+    if init is None:
+        x = parameterization.initial(drawn, sigmas[0], row.starts_at_unit_variance)
+        start: tuple[Hashable, ...] = (row.starts_at_unit_variance,)
+    else:
+        x, start = init + drawn * sigmas[0], (settings.init_image,)
+    origin = Origin(key=(*noise.key, sigmas[0], *start), x=x)
+    sampling = _begun(row, x, sigmas, noise.for_sampler(row, whole), {**options, **row.fixed})
     return (yield from guided(sampling, guidance(origin=origin)))
+
+
+def _from_picture(settings: Settings, sigmas: Sigmas) -> Sigmas:
+    """What is left of the way down where a picture is the start: as many last steps as A1111 makes."""
+    return sigmas[-1 - steps_from_picture(settings.steps, settings.denoising_strength) :]
 
 
 def _begun(
@@ -138,7 +156,11 @@ OPTIONS: dict[str, Callable[[Settings, Parameterization], Any]] = {
     "s_tmin": lambda settings, _: settings.s_tmin,
     "s_tmax": lambda settings, _: math.inf if settings.s_tmax is None else settings.s_tmax,
     "s_noise": lambda settings, _: settings.s_noise,
-    "sigma_min": lambda settings, model: max(settings.sigma_min or 0, model.sigma_min),
+    "sigma_min": lambda settings, model: (
+        None  # of a part of the schedule: its own last one, as in A1111
+        if settings.init_image
+        else max(settings.sigma_min or 0, model.sigma_min)
+    ),
     "time_at": lambda _, model: model.time_at,
 }
 """What can be handed to a sampler, by `farm.sampling.Sampler.options`."""

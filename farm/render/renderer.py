@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from PIL import Image
@@ -18,6 +19,7 @@ from farm.render.capacity import Capacity
 from farm.render.clock import clock_of
 from farm.render.device import dtype_for, leave_cores_free, name_of
 from farm.render.engine import Engine, Finished
+from farm.render.init_latents import Pictures
 from farm.render.memory import Memory
 from farm.render.profile import Profile
 from farm.render.recipes import Picture, text_to_image, weights_of
@@ -79,6 +81,7 @@ class Renderer:
         rows: the largest batch; by the kind of device if not given.
         compiled: whether the UNets are compiled, see `farm.render.compiled`.
         profiled: whether some batches are recorded, see `farm.render.profile`.
+        pictures: that cells may start from.
     """
 
     def __init__(
@@ -88,7 +91,9 @@ class Renderer:
         rows: int | None = None,
         compiled: bool = False,
         profiled: bool = False,
+        pictures: Pictures = MappingProxyType({}),
     ) -> None:
+        self._pictures = pictures
         self._device = torch.device(device)
         if self._device.type == "cuda" and self._device.index is not None:
             torch.cuda.set_device(self._device)  # what is captured is captured on the current one
@@ -163,7 +168,7 @@ class Renderer:
                 return
             name, one = next(self._names), self._held_back.popleft()
             self._tries[name] = one
-            begin = partial(text_to_image, one.settings, one.samplers)
+            begin = partial(text_to_image, one.settings, one.samplers, self._pictures)
             self._engine.submit(name, begin(), begin)
 
     def _in_use(self) -> set[Weights]:

@@ -89,6 +89,38 @@ class EncodeText:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class EncodeImage:
+    """A picture to latents `(4, height/8, width/8)`: the mean of what the VAE makes of it, in float32.
+
+    A1111 and the pipelines of diffusers draw the latents from the VAE's distribution, which is narrow; its
+    mean is the same whoever asks, so that it can be shared.
+
+    Attributes:
+        weights: whose VAE.
+        pixels: uint8 `(height, width, 3)` on the host; both sides are multiples of 8.
+        precise: whether the VAE works in fp32, whatever the precision of the weights.
+    """
+
+    prepares: ClassVar[bool] = True
+    weights: Weights
+    pixels: torch.Tensor
+    precise: bool = False
+
+    @property
+    def batch_key(self) -> Hashable:
+        """Pictures of equal weights and size batch together."""
+        height, width, _ = self.pixels.shape
+        latents = torch.Size((height // LATENT_SCALE, width // LATENT_SCALE))
+        return ("encode image", self.weights, latents, self.precise)
+
+    @property
+    def kind(self) -> Kind:
+        """What its time hangs on."""
+        height, width, _ = self.pixels.shape
+        return Kind("encode image", *_named(self.weights), width, height)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Predict:
     """One row through the UNet, answered by its raw output in float32, of the input's shape.
 
@@ -182,5 +214,5 @@ def _pixels(latents: torch.Tensor) -> tuple[int, int]:
     return width * LATENT_SCALE, height * LATENT_SCALE
 
 
-Request = Open | EncodeText | Predict | Decode
+Request = Open | EncodeText | EncodeImage | Predict | Decode
 """What goes into batches. `prepares`: answered before any row, since rows come of it."""

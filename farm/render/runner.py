@@ -14,9 +14,10 @@ from farm.render.checkpoints import Checkpoints, LoadNetworks
 from farm.render.clock import Clock
 from farm.render.compiled import plainly
 from farm.render.decoding import decoded
+from farm.render.encoding import encoded
 from farm.render.memory import Memory
 from farm.render.placement import Rung
-from farm.render.requests import Decode, EncodeText, Open, Predict, Request, Weights
+from farm.render.requests import Decode, EncodeImage, EncodeText, Open, Predict, Request, Weights
 from farm.render.strips import can_strip
 from farm.render.transfers import Transfers
 from farm.weights.device_errors import is_out_of_memory
@@ -65,6 +66,7 @@ class Runner:
         self._checkpoints = Checkpoints(load, device, self._memory, compiles, self._noted, self._has_loaded)
         self._answers: dict[type, Callable[[Any, Any], list[Any]]] = {
             EncodeText: self._encode_text,
+            EncodeImage: self._encode_image,
             Predict: self._predict,
             Decode: self._decode,
         }
@@ -130,9 +132,9 @@ class Runner:
         match request:
             case EncodeText():
                 return networks.text_encoder
-            case Decode(precise=True):
+            case Decode(precise=True) | EncodeImage(precise=True):
                 return self._checkpoints.precise_vae_of(request.weights)
-            case Decode():
+            case Decode() | EncodeImage():
                 return networks.vae
         return networks.unet
 
@@ -180,7 +182,7 @@ class Runner:
         UNet is moved for it.
         """
         weights, held = request.weights, self._checkpoints
-        is_precise = isinstance(request, Decode) and request.precise
+        is_precise = isinstance(request, EncodeImage | Decode) and request.precise
         if held.let_others_go(weights) or held.let_extras_go(weights, all_but_vae=is_precise):
             return True
         if isinstance(request, Decode) and held.of(weights).networks.rung != Rung.WHOLE:
@@ -232,9 +234,15 @@ class Runner:
             output = compiled(inputs, times, states, full=len(requests) >= self._full(requests[0]))
         return list(output.float().unbind(0))
 
+    def _encode_image(self, vae: Any, requests: list[EncodeImage]) -> list[Any]:
+        pixels = self._transfers.stack([row.pixels for row in requests])
+        return encoded(vae, self._vae_type(requests[0]), pixels, self._transfers)
+
     def _decode(self, vae: Any, requests: list[Decode]) -> list[Any]:
-        precise, weights = requests[0].precise, requests[0].weights
-        dtype = torch.float32 if precise else self._checkpoints.dtype(weights)
         latents = torch.stack([row.latents for row in requests])
         in_strips = requests[0].batch_key in self._in_strips
-        return decoded(vae, latents, dtype, self._transfers, in_strips)
+        return decoded(vae, self._vae_type(requests[0]), latents, self._transfers, in_strips)
+
+    def _vae_type(self, request: EncodeImage | Decode) -> torch.dtype:
+        """That the VAE works in."""
+        return torch.float32 if request.precise else self._checkpoints.dtype(request.weights)

@@ -42,6 +42,13 @@ class Transfers:
         tensor = torch.tensor(numbers, dtype=dtype, pin_memory=self._is_cuda)
         return tensor.to(self._device, non_blocking=self._is_cuda)
 
+    def stack(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Tensors of the host, each a row, as one on the device."""
+        stacked = torch.stack(list(tensors))
+        if self._is_cuda:
+            stacked = stacked.pin_memory()
+        return stacked.to(self._device, non_blocking=self._is_cuda)
+
     def fetch(self, tensors: Sequence[torch.Tensor], then: Callable[[list[torch.Tensor]], list[Any]]) -> Any:
         """Tensors of a batch to the host, each `(rows, …)`, and what is made of them, one for each row.
 

@@ -95,6 +95,7 @@ def sampling_keys(settings: Settings) -> Keys:
         "Emphasis": _EMPHASES.get(settings.emphasis),
         "Token merging ratio": settings.token_merging_ratio or None,
         **_deepcache(settings),
+        "Init image": settings.init_image[:10] or None,
     }
 
 

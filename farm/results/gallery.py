@@ -63,7 +63,7 @@ def _data(plan: Plan, records: Mapping[str, Record], beside: list[str]) -> Itera
         "name": plan.name,
         "axes": [{"name": name, "titles": titles} for name, titles in told.titles.items()],
         "layout": asdict(plan.layout),
-        "shared": shared,
+        "shared": {name: plan.shown(name, value) for name, value in shared.items()},
         "heading": heading(plan, plan.cells, told.heading),
         "size": {
             "width": max((cell.settings.width for cell in cells), default=1),
@@ -75,7 +75,7 @@ def _data(plan: Plan, records: Mapping[str, Record], beside: list[str]) -> Itera
     yield _json(head)[:-1] + ',"cells":['
     for index, cell in enumerate(cells):
         own = [name for name in SETTING_NAMES if name not in shared]
-        yield ("," if index else "") + _json(_entry(cell, records.get(cell.key), own))
+        yield ("," if index else "") + _json(_entry(plan, cell, records.get(cell.key), own))
     yield "]}"
 
 
@@ -85,13 +85,13 @@ def _files(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in found if path.is_file()]
 
 
-def _entry(cell: Cell, record: Record | None, own: list[str]) -> dict[str, Any]:
+def _entry(plan: Plan, cell: Cell, record: Record | None, own: list[str]) -> dict[str, Any]:
     entry = {
         "number": cell.number,
         "at": cell.coordinates,
         "status": record.status if record else "pending",
         "key": cell.key,
-        "settings": {name: getattr(cell.settings, name) for name in own},
+        "settings": {name: plan.shown(name, getattr(cell.settings, name)) for name in own},
         "evaluations": cell.evaluations,
         "infotext": infotext(cell),
     }

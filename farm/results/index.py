@@ -82,7 +82,7 @@ def _settings_beside_the_axes(plan: Plan, records: Mapping[str, Record]) -> dict
 
     def is_told(name: str, cell: Cell) -> bool:
         value = _on_axis(plan, asked[name], cell)
-        return value == _setting(name, cell, records.get(cell.key))
+        return value == _setting(plan, name, cell, records.get(cell.key))
 
     told = {name for name in asked if name in _COLUMNS and all(is_told(name, cell) for cell in plan.cells)}
     return {name: f"resolved {name}" if name in asked else name for name in _COLUMNS if name not in told}
@@ -106,7 +106,7 @@ def _row(plan: Plan, cell: Cell, settings: Iterable[str], record: Record | None)
     yield from (_on_axis(plan, place, cell) for place in range(len(plan.axes)))
     yield record.status if record else "pending"
     yield record.file if record else ""
-    yield from (_setting(name, cell, record) for name in settings)
+    yield from (_setting(plan, name, cell, record) for name in settings)
     yield cell.model_hash
     yield from (getattr(record, name) if record else "" for name in _OUTCOME)
 
@@ -116,12 +116,11 @@ def _on_axis(plan: Plan, place: int, cell: Cell) -> SettingValue:
     axis = plan.axes[place]
     value = axis.values[cell.coordinates[place]]
     if axis.name in value.settings:
-        return value.settings[axis.name]
-    return _setting(axis.name, cell) if axis.name in _COLUMNS else value.title
+        return plan.shown(axis.name, value.settings[axis.name])
+    return _setting(plan, axis.name, cell) if axis.name in _COLUMNS else value.title
 
 
-def _setting(name: str, cell: Cell, record: Record | None = None) -> SettingValue:
+def _setting(plan: Plan, name: str, cell: Cell, record: Record | None = None) -> SettingValue:
     if name == "evaluations":
         return (record.evaluations if record else 0) or cell.evaluations
-    value: SettingValue = getattr(cell.settings, name)
-    return value
+    return plan.shown(name, getattr(cell.settings, name))

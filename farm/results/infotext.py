@@ -52,6 +52,7 @@ def _parameters(cell: Cell) -> dict[str, Scalar | None]:
         "Model hash": cell.model_hash[:10] or None,
         "Model": settings.model.replace(",", "").replace(":", "") or None,
         **noise_keys(settings),
+        "Denoising strength": settings.strength,
         "Clip skip": settings.clip_skip if settings.clip_skip > 1 else None,
         "ENSD": settings.eta_noise_seed_delta or None,
         **sampling_keys(settings),

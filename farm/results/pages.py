@@ -99,7 +99,11 @@ def heading(plan: Plan, cells: Collection[Cell], prompts: Mapping[str, str]) -> 
     told = {**shared_settings(cells), **plan.asked}
     names = dict.fromkeys(("model", *PROMPTS, *told))
     values = {name: prompts.get(name) if name in PROMPTS else told.get(name) for name in names}
-    return {name: value for name, value in values.items() if value is not None and not _is_usual(name, value)}
+    return {
+        name: plan.shown(name, value)
+        for name, value in values.items()
+        if value is not None and not _is_usual(name, value)
+    }
 
 
 def _is_usual(name: str, value: SettingValue) -> bool:

@@ -1,6 +1,7 @@
 """Renders settings with a real checkpoint, for the tests that compare pictures."""
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from farm.cell import Settings
 from farm.render.capacity import Capacity
 from farm.render.engine import Engine
+from farm.render.init_latents import Pictures
 from farm.render.memory import Memory
 from farm.render.recipes import text_to_image
 from farm.render.requests import Predict, Request
@@ -51,17 +53,22 @@ class Counting(Runner):
         return sum(count for name, count in self.calls if name == kind)
 
 
-def render(cells: Sequence[Settings], runner: Counting, rows: int | None = None) -> list[np.ndarray]:
+def render(
+    cells: Sequence[Settings],
+    runner: Counting,
+    rows: int | None = None,
+    pictures: Pictures = MappingProxyType({}),
+) -> list[np.ndarray]:
     """Pictures `(height, width, 3)` of cells, rendered together by an engine of their own."""
     engine = Engine(runner, Capacity(torch.device("cpu"), rows))
     for number, settings in enumerate(cells):
-        engine.submit(number, text_to_image(settings))
-    pictures: dict[Any, np.ndarray] = {}
+        engine.submit(number, text_to_image(settings, BUILT_IN, pictures))
+    rendered: dict[Any, np.ndarray] = {}
     while engine.in_flight:
         for finished in engine.step():
             assert finished.error is None, finished.error
-            pictures[finished.name] = finished.result.pixels.numpy()
-    return [pictures[number] for number in range(len(cells))]
+            rendered[finished.name] = finished.result.pixels.numpy()
+    return [rendered[number] for number in range(len(cells))]
 
 
 def apart(one: np.ndarray, other: np.ndarray) -> int:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from farm.render.buckets import BUCKETS, bucket_of, bucket_within
 from farm.render.capacity import FIRST_ROWS, Capacity
 from farm.render.remembered import Remembered
-from farm.render.requests import Decode, EncodeText, Predict, Weights
+from farm.render.requests import Decode, EncodeImage, EncodeText, Predict, Weights
 from farm.weights.device_errors import is_out_of_memory
 
 CPU = torch.device("cpu")
@@ -34,6 +34,8 @@ def test_larger_pictures_go_in_smaller_batches(device: str, height: int, width: 
     capacity = Capacity(torch.device(device))
     assert capacity.limit(row(height, width).batch_key) == limit
     assert capacity.limit(Decode(Weights("m"), torch.empty(4, height, width)).batch_key) == limit
+    pixels = torch.empty(8 * height, 8 * width, 3, dtype=torch.uint8)
+    assert capacity.limit(EncodeImage(Weights("m"), pixels).batch_key) == limit
 
 
 def test_texts_count_by_their_number() -> None:

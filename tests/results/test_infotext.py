@@ -89,12 +89,14 @@ def test_any_text_is_read_back(tmp_path_factory, prompt, negative, steps, cfg_sc
 def test_the_order_and_spelling_of_a1111():
     wanted = cell(
         prompt=" a cat ", negative_prompt="nudity", sampler="Euler a", steps=20, cfg_scale=7.0, seed=1,
-        width=512, height=768, clip_skip=2, model="v1-5: pruned, ema",
+        width=512, height=768, clip_skip=2, model="v1-5: pruned, ema", init_image="0123456789abcdef" * 4,
+        denoising_strength=0.7,
     )  # fmt: skip
-    assert infotext(wanted, {"Denoising strength": 0.7, "Lora hashes": "a: 1, b: 2", "Eta": None}) == (
+    assert infotext(wanted, {"Hires upscale": 2.0, "Lora hashes": "a: 1, b: 2", "Eta": None}) == (
         "a cat\nNegative prompt: nudity\n"
         "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: 512x768, Model hash: 5be3f4a65b, "
-        'Model: v1-5 pruned ema, Clip skip: 2, RNG: CPU, Denoising strength: 0.7, Lora hashes: "a: 1, b: 2", '
+        "Model: v1-5 pruned ema, Denoising strength: 0.7, Clip skip: 2, RNG: CPU, Init image: 0123456789, "
+        'Hires upscale: 2, Lora hashes: "a: 1, b: 2", '
         f"Version: farm {farm.__version__}"
     )
 

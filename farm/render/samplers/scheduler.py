@@ -12,6 +12,7 @@ from typing import Any
 import diffusers
 import torch
 
+from farm.counting import steps_of_scheduler
 from farm.diffusers_schedulers import SUFFIX
 from farm.errors import CellFailed, described
 from farm.questions import Output
@@ -28,9 +29,11 @@ def scheduled(
     zero_terminal_snr: bool | None = None,
     *,
     chosen: Chosen,
+    init: torch.Tensor | None = None,
+    strength: float = 1.0,
     **options: Any,
 ) -> Sampling:
-    """Samples with a scheduler of diffusers, as its StableDiffusionPipeline does.
+    """Samples with a scheduler of diffusers, as its StableDiffusionPipeline and its Img2Img one do.
 
     Args:
         noise: standard normal `(4, height/8, width/8)`.
@@ -39,6 +42,8 @@ def scheduled(
         generator: of the cell, in the state that drawing the initial noise left it in.
         zero_terminal_snr: whether training's noise levels end in pure noise; None is as the checkpoint says.
         chosen: the scheduler and what the job says of it.
+        init: latents of the picture to start from; None starts from noise alone.
+        strength: the part of the steps that is made from there, rounded down.
         options: of `step`: eta, s_churn and the like.
 
     Raises:
@@ -50,7 +55,11 @@ def scheduled(
         scheduler = _built(chosen, config, generator.initial_seed(), zero_terminal_snr)
         scheduler.set_timesteps(steps, device="cpu")
         times = list(scheduler.timesteps)
-        x = noise[None] * getattr(scheduler, "init_noise_sigma", 1.0)  # flow's have none
+        if init is None:
+            x = noise[None] * getattr(scheduler, "init_noise_sigma", 1.0)  # flow's have none
+        else:
+            times, steps = _last(scheduler, times, steps, strength)
+            x = scheduler.add_noise(init[None], noise[None], torch.stack(times[:1]))
     if "generator" in chosen.scheduler.step:
         options["generator"] = generator
     for asked, time in enumerate(times):
@@ -60,6 +69,17 @@ def scheduled(
         with _words_of(chosen), drawing_by(on_the_cpu(x.dtype)):
             x = scheduler.step(output[None], time, x, **options).prev_sample
     return x[0]
+
+
+def _last(
+    scheduler: Any, times: list[torch.Tensor], steps: int, strength: float
+) -> tuple[list[torch.Tensor], int]:
+    """The timesteps that are left where a picture is the start, and how many steps they make."""
+    left = steps_of_scheduler(steps, strength)
+    begin = (steps - left) * scheduler.order
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(begin)
+    return times[begin:], left
 
 
 def _built(chosen: Chosen, config: Mapping[str, Any], seed: int, zero_terminal_snr: bool | None) -> Any:
