@@ -67,8 +67,8 @@ class Account:
         if reason := self._difference(planned, done):
             yield reason
         loads = work.of("load").calls
-        loaded = "1 checkpoint" if loads == 1 else f"{loads} checkpoints"
-        yield f"batches {work.occupancy:.0%} full, {loaded} loaded; {_shares(work)}"
+        loaded = f"{loads} checkpoint load{'s' * (loads != 1)}"
+        yield f"batches {work.occupancy:.0%} full, {loaded}; {_shares(work)}"
 
     def files(self) -> Iterator[tuple[str, str, bytes]]:
         """Of a profile: worker, name, content."""
@@ -101,7 +101,7 @@ class Account:
             reasons.append("a sampler chooses its own steps")
         if planned.leaves_rows_out():
             reasons.append("rows are left out below negative_guidance_minimum_sigma")
-        if self.follows:
+        if self.follows and difference < 0:
             reasons.append("rows of the job before were still known")
         if self.put_back:
             reasons.append(f"{self.put_back} went to another worker")

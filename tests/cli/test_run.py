@@ -41,7 +41,7 @@ def test_a_run_ends_with_what_was_done_which_is_what_was_planned(farm, workspace
     done = f"{planned['evaluations']} evaluations of what is done, {planned['rows']} rows through the UNet"
     assert f"small: {done}; {planned['shared_rows']} more were shared" in said and "than planned" not in said
     assert re.search(
-        r"small: batches \d+% full, 1 checkpoint loaded; \d+\.\d s of work: UNet \d+%, VAE \d+%", said
+        r"small: batches \d+% full, 1 checkpoint load; \d+\.\d s of work: UNet \d+%, VAE \d+%", said
     )
     who = r"1 worker \(.+, \d+ threads?\), as measured on 20\d\d-"
     assert re.search(f"time: about .* with {who}", farm("plan", "small.yaml").out)
@@ -59,7 +59,7 @@ def test_a_plan_takes_what_the_run_of_it_took(farm, workspace):
     deep = ("--set", "model=tiny-cats,other", "--set", "deepcache_interval=1,2", "--set", "cfg_scale=3")
     said = farm("run", "small.yaml", "--inline", *deep)
     assert said.code == 0 and "than planned" not in said.err
-    worked = float(re.search(r"2 checkpoints loaded; ([\d.]+) s of work", said.err)[1])
+    worked = float(re.search(r"2 checkpoint loads; ([\d.]+) s of work", said.err)[1])
     estimate = json.loads(farm("plan", "small.yaml", *deep, "--json").out)["estimate"]
     assert estimate["seconds"] == pytest.approx(worked, abs=0.051)
     only = ("--set", "model=tiny-cats", "--set", "deepcache_interval=2")

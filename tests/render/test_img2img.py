@@ -3,6 +3,7 @@
 import hashlib
 import io
 import math
+from functools import partial
 from itertools import count, pairwise, product
 from typing import Any
 
@@ -89,6 +90,9 @@ def test_pictures_are_encoded_as_diffusers_does(
 
 # Samplers
 
+every_other = partial(pytest.param, marks=pytest.mark.slow)
+"""What another case shows about as well."""
+
 OF_K_DIFFUSION = [
     *((row, "uniform") for row in SAMPLERS if row.name in ("Euler a", "Heun", "LMS", "DPM2 a", "DPM++ 2S a")),
     *((row, "karras") for row in SAMPLERS if row.name in ("Euler", "DPM++ 2M", "DPM++ SDE", "DPM++ 3M SDE")),
@@ -98,7 +102,7 @@ OF_K_DIFFUSION = [
 
 @pytest.mark.parity
 @pytest.mark.filterwarnings("ignore:Should have t")  # k-diffusion does not round to its tree's ends
-@pytest.mark.parametrize("strength", [0.35, 0.75, 1.0])
+@pytest.mark.parametrize("strength", [every_other(0.35), 0.75, every_other(1.0)])
 @pytest.mark.parametrize(("row", "schedule"), OF_K_DIFFUSION, ids=lambda one: getattr(one, "name", one))
 def test_pictures_equal_k_diffusion_on_the_model(
     row: Sampler, schedule: str, strength: float, picture: bytes, pictures: Any, networks: Networks
@@ -175,7 +179,7 @@ class First(Counting):
         return super().run(requests)
 
 
-@pytest.mark.parametrize("strength", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("strength", [0.0, 0.4, every_other(1.0)])
 @pytest.mark.parametrize(
     "row", [row for row in SAMPLERS if row.starts_from_pictures], ids=lambda row: row.name
 )

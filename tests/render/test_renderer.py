@@ -108,11 +108,11 @@ def test_loads_and_the_device_are_told_with_the_work(tiny_model: Path, threads: 
     renderer = Renderer(dict.fromkeys("mno", tiny_model), "cpu")
     finish(renderer, [changed(model=model, steps=1, seed=seed) for model in "mno" for seed in (1, 2)])
     work = renderer.take_work()
-    loads = {kind.model: tally.loads for kind, tally in work.tallies.items() if kind.request == "open"}
+    loads = {kind.model: tally.calls for kind, tally in work.tallies.items() if kind.request == "load"}
     assert loads == {"m": 1, "n": 1, "o": 1} and work.of("open").rows == 6
     assert re.search(rf", {torch.get_num_threads()} threads?$", work.device)
     finish(renderer, [changed(model=model, steps=1, seed=3) for model in "om"])
-    assert renderer.take_work().of("open").loads == 1
+    assert renderer.take_work().of("load").calls == 1
 
 
 def test_the_same_again_is_the_same_to_the_bit(tiny_model: Path) -> None:
