@@ -177,7 +177,7 @@ def _counts(needs: Needs, hashes: Mapping[str, str]) -> Mapping[tuple[str, str],
 def _measured(work: Work, workers: int, hashes: Mapping[str, str]) -> Iterator[tuple[str, str, _Rate]]:
     """What was measured, whose it is, and its rate."""
     busy = work.of("predict").seconds + work.of("decode").seconds
-    beside = (busy + work.waiting + work.between) / busy if busy else 1.0
+    beside = (busy + work.waiting + max(0.0, work.between)) / busy if busy else 1.0
     seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
     counts = seconds.copy()
     for kind, tally in work.tallies.items():

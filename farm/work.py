@@ -114,7 +114,8 @@ class Work:
         tallies: by kind.
         shared_rows: rows of the UNet that needed no computing, since another cell had the same.
         waiting: seconds in which the device had nothing to do, because noise was still being drawn.
-        between: seconds that the samplers, guidance and the loop itself took.
+        between: seconds that the samplers, guidance and the loop itself took; below 0 where a card worked on
+            while its host did something else.
         again: cells that were begun again, for want of memory or at a higher precision.
         notes: what people should know of how it was done, each in a line.
         files: of a profile, by their names.

@@ -71,6 +71,8 @@ class Measurement:
         self._device = torch.device(options.device)
         if self._device.type == "cpu":
             torch.set_num_threads(options.threads)
+        elif self._device.type == "cuda":
+            torch.cuda.set_device(self._device)
         self._networks: Networks = self._size.load(self._device, options.precision)
         self._plan: Plan = sheet(
             options.samplers, options.scales, options.steps, self._pixels, options.precision
@@ -118,7 +120,8 @@ class Measurement:
     def _is_whole(self) -> bool:
         options = self._options
         asked = tuple(options.samplers), options.scales, options.steps, self._pixels, options.toy
-        return asked == (JANUARY, SCALES, STEPS, SIZES[options.size].pixels, False)
+        whole = (JANUARY, SCALES, STEPS, SIZES[options.size].pixels, False)
+        return asked == whole and options.precision == "auto"
 
     def _sides(self) -> Sides:
         """Says on standard error how each went, since a run takes a while."""
@@ -206,7 +209,12 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--size", choices=SIZES, default=TINY_CATS, help="of the networks")
     add("--toy", action="store_true", help="networks of the same blocks with few channels, at 64×64")
     add("--device", default=choose_device(), help="cpu, cuda, mps; the best there is if not given")
-    add("--precision", default="auto", help="fp32, fp16 or bf16, of all sides; auto is fp16 on a card")
+    add(
+        "--precision",
+        choices=("auto", "fp32", "fp16", "bf16"),
+        default="auto",
+        help="fp32, fp16 or bf16, of all sides; auto is fp16 on a card",
+    )
     add("--pixels", type=int, help="of the pictures' sides; those that the networks are made for")
     add("--scales", type=int, default=SCALES, help="CFG scales, from 2 on")
     add("--steps", type=int, default=STEPS)

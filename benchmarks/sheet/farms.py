@@ -56,9 +56,12 @@ def by_engine(
     Raises:
         RuntimeError: a cell failed.
     """
-    capacity = Capacity(device, rows, Memory(device) if device.type == "cuda" else None)
+    memory = Memory(device)
+    capacity = Capacity(device, rows, memory if device.type == "cuda" else None)
     clock = clock_of(device)
-    runner = Runner(lambda *_: own(networks), device, capacity=capacity, compiles=compiled, clock=clock)
+    runner = Runner(
+        lambda *_: own(networks), device, capacity=capacity, compiles=compiled, memory=memory, clock=clock
+    )
     engine = Engine(runner, capacity, draws=Draws(draw_threads), clock=clock)
     started = time.perf_counter()
     _pictures(engine, warm_up(cells, COMPILING_STEPS if compiled else WARM_UP_STEPS))

@@ -87,7 +87,10 @@ class Account:
             rate = f"{tally.rows / tally.seconds:.1f}" if tally.rows and tally.seconds else ""
             numbers = f"{tally.calls:>8,}{rows:>10}{full:>6}{rate:>9}{tally.seconds:>9.2f}"
             lines.append(f"{_titled(kind):40}{numbers}{tally.seconds / whole:>6.0%}")
-        for title, seconds in (("waiting for noise", work.waiting), ("samplers and the loop", work.between)):
+        for title, seconds in (
+            ("waiting for noise", work.waiting),
+            ("samplers and the loop", max(0.0, work.between)),
+        ):
             lines.append(f"{title:73}{seconds:>9.2f}{seconds / whole:>6.0%}")
         return "\n".join(lines)
 
@@ -125,7 +128,7 @@ def _titled(kind: Kind) -> str:
 
 def _parts(work: Work) -> list[tuple[str, float]]:
     networks = [(title, work.of(request).seconds) for request, title in PARTS.items()]
-    return [*networks, ("waiting for noise", work.waiting), ("the rest", work.between)]
+    return [*networks, ("waiting for noise", work.waiting), ("the rest", max(0.0, work.between))]
 
 
 def _shares(work: Work) -> str:

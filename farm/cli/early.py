@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from farm.cell import Cell
-from farm.errors import FarmError
+from farm.errors import described
 from farm.plan import Plan
 from farm.results.gallery import write_gallery
 from farm.results.journal import Record
@@ -80,7 +80,7 @@ class Early:
                 if self._ends:
                     return ""
             write_gallery(self._plan, records, self._store.folder)
-        except FarmError as error:
-            return f"{name}: no early sheets: {error}"
+        except Exception as error:  # want of memory, too; at the end they are drawn again
+            return f"{name}: no early sheets: {described(error)}"
         there = sum(cell.key in records for cell in cells)
         return f"{name}: {there} of {len(cells)} cells are there, spread over the axes: {sheets[0]}"

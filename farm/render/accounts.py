@@ -49,16 +49,17 @@ class Accounts:
 
     def call(self, rows: Sequence[Row]) -> AbstractContextManager[None]:
         """Around the call of a batch: its time is the kind's, and its rows' in equal parts."""
-        kind, tasks = rows[0].request.kind, [row.task for row in rows]
+        kind, bills = rows[0].request.kind, [row.task.bill for row in rows]
 
-        def book(seconds: float, apart: Mapping[Kind, float]) -> None:
-            own = max(0.0, seconds - sum(apart.values()))
-            self._running += own + sum(apart.values())
+        def book(seconds: float, apart: Mapping[Kind, Sequence[float]]) -> None:
+            self._running += seconds
+            own = seconds
+            for each, parts in apart.items():
+                self._tallies[each] += Tally(calls=len(parts), seconds=sum(parts))
+                own -= sum(parts)
             self._tallies[kind] += Tally(seconds=own)
-            for each, taken in apart.items():
-                self._tallies[each] += Tally(calls=1, seconds=taken)
-            for task in tasks:
-                task.seconds += own / len(tasks)
+            for bill in bills:
+                bill.own += own / len(bills)
 
         return self.clock.call(book)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from farm.render.requests import Coroutine
-from farm.render.task import Task
+from farm.render.task import Bill, Task
 
 MOST_TRIES = 3
 """Of a coroutine that dies for want of memory; the last one is made alone."""
@@ -20,7 +20,7 @@ class _Waiting:
     coroutine: Coroutine
     again: Again | None
     tries: int = 1
-    seconds: float = 0.0  # that earlier tries took
+    bill: Bill | None = None  # of earlier tries
 
 
 class Admission:
@@ -72,7 +72,7 @@ class Admission:
             return None
         waiting = self._begun[name] = self._waiting.pop(name)
         task = self.running[name] = Task(name, waiting.coroutine, next(self._orders))
-        task.seconds = waiting.seconds
+        task.bill = waiting.bill or task.bill
         return task
 
     def end(self, name: Hashable, well: bool) -> None:
@@ -89,7 +89,7 @@ class Admission:
             return False
         self._most = max(1, len(self.running) // 2)
         del self.running[name], self._begun[name]
-        self._waiting[name] = _Waiting(ended.again(), ended.again, ended.tries + 1, task.seconds)
+        self._waiting[name] = _Waiting(ended.again(), ended.again, ended.tries + 1, task.bill)
         self._waiting.move_to_end(name, last=False)
         return True
 

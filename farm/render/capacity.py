@@ -56,6 +56,7 @@ class Capacity:
         self._full_area = FULL_AREA.get(device.type, 64 * 64)
         self._memory = memory
         self._remembered = Remembered() if remembered is None else remembered
+        self._kept: set[Hashable] = set()
         self._limits: dict[Hashable, int] = {}  # asked for many times between two changes
 
     def limit(self, batch_key: Hashable) -> int:
@@ -73,11 +74,16 @@ class Capacity:
         """Forgets what did not fit beside these weights: they have made room."""
         self._remembered.forget_lowered(weights)
         self._limits.clear()
+        self._kept.clear()
 
     def room_changed(self) -> None:
         """Reckons anew: what was loaded takes room from all others, and what was let go gives some."""
         if self._memory is not None:
-            self._limits.clear()
+            self._limits = {key: limit for key, limit in self._limits.items() if key in self._kept}
+
+    def keep(self, batch_key: Hashable) -> None:
+        """Leaves the limit of a key as it is, unless it does not fit: its calls were made for that."""
+        self._kept.add(batch_key)
 
     def note(self, batch_key: Hashable, rows: int, taken: int) -> None:
         """Learns from a call.
@@ -89,6 +95,7 @@ class Capacity:
         """
         if self._memory is not None and self._remembered.note(batch_key, rows, taken):
             self._limits.pop(batch_key, None)
+            self._kept.discard(batch_key)
 
     def _limit(self, batch_key: Hashable) -> int:
         most = min(self._by_area(batch_key), self._remembered.most(batch_key) or self.largest)

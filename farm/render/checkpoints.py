@@ -1,9 +1,9 @@
 """The checkpoints that a device holds: loaded when they are asked, let go when others need the room."""
 
 import copy
-import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,8 @@ class Checkpoints:
         memory: of the device.
         compiles: whether UNets are compiled.
         note: is told, in a line for people, how it goes.
-        loaded: is told what was loaded, and the seconds that it took.
+        loading: is entered while a checkpoint is loaded.
+        making: is entered while calls are made faster.
     """
 
     def __init__(
@@ -60,26 +61,31 @@ class Checkpoints:
         memory: Memory,
         compiles: bool,
         note: Callable[[str], None],
-        loaded: Callable[[Weights, float], None],
+        loading: Callable[[Weights], AbstractContextManager[None]],
+        making: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._load = load
         self._device = device
         self._memory = memory
         self._compiles = compiles
         self._note = note
-        self._has_loaded = loaded
+        self._loading = loading
+        self._making = making
         self._loaded: OrderedDict[Weights, Loaded] = OrderedDict()
+        self._idle: set[Weights] = set()
         self.most = LOADED_AT_ONCE
         """That are held at once; one, after two did not fit beside each other."""
 
     def of(self, weights: Weights) -> Loaded:
         """The checkpoint, loaded if it is not there; the longest unused make room for it."""
         if weights not in self._loaded:
-            while len(self._loaded) >= self.most:
-                self._loaded.popitem(last=False)
-            started = time.perf_counter()
-            self._loaded[weights] = self._begun(weights)
-            self._has_loaded(weights, time.perf_counter() - started)
+            with self._loading(weights):
+                if len(self._loaded) >= self.most:
+                    while len(self._loaded) >= self.most:
+                        self._loaded.popitem(last=False)
+                    self._memory.give_back()
+                self._loaded[weights] = self._begun(weights)
+        self._idle.discard(weights)
         self._loaded.move_to_end(weights)
         return self._loaded[weights]
 
@@ -93,11 +99,21 @@ class Checkpoints:
     def done_with(self, weights: Weights) -> None:
         """Lets this one go before any others when room is needed: nothing in flight asks for it."""
         if weights in self._loaded:
+            self._idle.add(weights)
             self._loaded.move_to_end(weights, last=False)
 
     def dtype(self, weights: Weights) -> torch.dtype:
         """Of the networks; their own `dtype` walks through all their modules, at each call."""
         return dtype_for(weights.precision, self._device)
+
+    def let_idle_go(self) -> bool:
+        """Makes room by letting go what nothing in flight asks for; False if there is none of it."""
+        idle = self._loaded.keys() & self._idle
+        for weights in idle:
+            del self._loaded[weights]
+        self._idle.clear()
+        self._memory.give_back()
+        return bool(idle)
 
     def let_others_go(self, weights: Weights) -> bool:
         """Makes room by letting all others go; False if there are none."""
@@ -150,7 +166,7 @@ class Checkpoints:
             placed = Placed(self._read(weights), self._memory)
         self._tell(weights, placed)
         compiles = self._compiles and placed.rung == Rung.WHOLE
-        compiled = Compiled(placed.unet, self._device, self._note) if compiles else None
+        compiled = Compiled(placed.unet, self._device, self._note, self._making) if compiles else None
         return Loaded(placed, compiled, self._described(placed, weights))
 
     def _placed(self, weights: Weights) -> Placed | None:

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -10,8 +10,8 @@ import torch
 
 from farm.work import Kind
 
-Book = Callable[[float, Mapping[Kind, float]], None]
-"""Is told the seconds of a call, and those of it that went into something else, done once, by its kind."""
+Book = Callable[[float, Mapping[Kind, Sequence[float]]], None]
+"""Is told the seconds of a call, and those of its parts that were work of other kinds."""
 
 
 class Mark(Protocol):
@@ -71,25 +71,30 @@ class Clock:
 
     def __init__(self, mark: Callable[[], Mark] = HostMark) -> None:
         self._mark = mark
-        self._apart: dict[Kind, float] = {}
+        self._apart: list[tuple[Kind, Mark, Mark]] = []
         self._last: Mark | None = None
         self._to_come: deque[tuple[Mark, Mark, Callable[[float], None]]] = deque()
 
     @contextmanager
     def call(self, book: Book) -> Iterator[None]:
         """Around a call, whose seconds are booked sooner or later, even if it fails."""
-        begin, apart = self._mark(), dict[Kind, float]()
+        begin, apart = self._mark(), list[tuple[Kind, Mark, Mark]]()
         self._apart = apart
         try:
             yield
         finally:
             self._last = self._mark()
-            self._to_come.append((begin, self._last, lambda seconds: book(seconds, apart)))
+            self._to_come.append((begin, self._last, lambda seconds: book(seconds, _sums(apart))))
             self.settle()
 
-    def set_apart(self, kind: Kind, seconds: float) -> None:
-        """So many seconds of the call that is being made went into something of this kind."""
-        self._apart[kind] = self._apart.get(kind, 0.0) + seconds
+    @contextmanager
+    def apart(self, kind: Kind) -> Iterator[None]:
+        """Around a part of a call that is work of another kind."""
+        begin = self._mark()
+        try:
+            yield
+        finally:
+            self._apart.append((kind, begin, self._mark()))
 
     @contextmanager
     def wait(self, book: Callable[[float], None]) -> Iterator[None]:
@@ -108,6 +113,13 @@ class Clock:
         while self._to_come and self._to_come[0][1].is_there:
             begin, end, book = self._to_come.popleft()
             book(end.since(begin))
+
+
+def _sums(apart: Iterable[tuple[Kind, Mark, Mark]]) -> dict[Kind, list[float]]:
+    found: dict[Kind, list[float]] = {}
+    for kind, begin, end in apart:
+        found.setdefault(kind, []).append(end.since(begin))
+    return found
 
 
 def clock_of(device: torch.device) -> Clock:

@@ -1,9 +1,9 @@
 """The UNet's calls made faster where a shape comes again and again: compiled, and on a card captured."""
 
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -47,19 +47,23 @@ class Compiled:
         network: of diffusers.
         device: where it lies.
         note: is told, in a line for people, what could not be done.
-
-    Attributes:
-        seconds: that were spent on making calls faster.
+        making: is entered while a call is made faster.
     """
 
-    def __init__(self, network: Any, device: torch.device, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        network: Any,
+        device: torch.device,
+        note: Callable[[str], None],
+        making: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         _prepare()
         self._plain = plainly(network)
         self._compiled: UNet = torch.compile(self._plain, dynamic=False)
         self._captures = device.type == "cuda"
         self._pool = torch.cuda.graph_pool_handle() if self._captures else None
         self._note = note
-        self.seconds = 0.0
+        self._making = making
         self._calls: Counter[Hashable] = Counter()
         self._faster: dict[Hashable, UNet] = {}
         self._is_compiled: set[Hashable] = set()
@@ -80,9 +84,10 @@ class Compiled:
         if shape not in self._faster:
             if self._calls[shape] <= SEEN:
                 return self._plain(inputs, times, states)
-            started = time.perf_counter()
-            self._faster[shape] = self._made_faster(inputs, times, states, full)
-            self.seconds += time.perf_counter() - started
+            if not (full or self._captures):
+                return self._plain(inputs, times, states)
+            with self._making():
+                self._faster[shape] = self._made_faster(inputs, times, states, full)
         return self._faster[shape](inputs, times, states)
 
     def has(self, rows: int, row: Predict) -> bool:

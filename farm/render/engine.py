@@ -230,6 +230,8 @@ class Engine:
         except StopIteration as end:
             self._end(task, end.value, None)
         except Exception as error:
+            if is_fatal(error):  # it may show only at what is computed between two calls
+                raise
             self._end(task, None, error)
         else:
             if not requests:
@@ -270,14 +272,14 @@ class Engine:
             self._shares.forget()
         else:
             self._admission.end(task.name, well=error is None)
-            self._finished.append(Finished(task.name, result, error, task.seconds))
+            self._finished.append(Finished(task.name, result, error, task.bill.seconds))
 
     def _settle(self, task: Task, result: Any, error: Exception | None) -> None:
         if error is None:
             self._shares.keep(task.name, result)
         waiters = self._shares.settle(task.name)
         for waiter, slot in waiters:
-            waiter.seconds += task.seconds / len(waiters)
+            waiter.bill.share(task.bill, 1 / len(waiters))
             self._deliver(waiter, slot, result if error is None else error)
 
     def _withdraw(self, names: Iterable[Hashable]) -> None:

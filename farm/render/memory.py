@@ -50,7 +50,7 @@ class Memory:
             return total - torch.mps.current_allocated_memory()
         used = torch.cuda.memory_allocated(self.device)
         kept = torch.cuda.memory_reserved(self.device) - used - self._in_graphs  # by PyTorch, to use again
-        return min(torch.cuda.mem_get_info(self.device)[0] + kept, total - used)
+        return min(torch.cuda.mem_get_info(self.device)[0] + kept, total - used - self._in_graphs)
 
     @property
     def name(self) -> str:

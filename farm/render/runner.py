@@ -1,6 +1,7 @@
 """The tensors: batches of requests become calls of networks."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +34,7 @@ class Runner:
         buckets: the sizes that calls of networks have, rising. A batch between two of them is filled up with
             copies of its first row, so that an answer does not depend, to the bit, on who else is in a batch
             of its bucket; one beyond the largest goes in several calls.
-        capacity: of the batches; learns what calls take of the memory. If not given, no batch is full.
+        capacity: of the batches; it learns what calls take of the memory. None lets all sizes be.
         compiles: whether UNets are compiled for full batches.
         memory: of the device.
         clock: that times the calls, and is told what is compiled in them.
@@ -63,7 +64,10 @@ class Runner:
         self._clock = clock or Clock()
         self._transfers = Transfers(device)
         self._in_strips: set[Hashable] = set()
-        self._checkpoints = Checkpoints(load, device, self._memory, compiles, self._noted, self._has_loaded)
+        self._now: Request | None = None  # a row of the call that is being made
+        self._checkpoints = Checkpoints(
+            load, device, self._memory, compiles, self._noted, self._loading, self._making_faster
+        )
         self._answers: dict[type, Callable[[Any, Any], list[Any]]] = {
             EncodeText: self._encode_text,
             EncodeImage: self._encode_image,
@@ -87,18 +91,18 @@ class Runner:
             if answers is not None:
                 return answers
             self._memory.give_back()
-            if not self._made_room(requests[0]):
+            if not self._made_room(requests):
                 raise torch.OutOfMemoryError(lack)
 
     def _tried(self, requests: list[Request]) -> tuple[list[Any] | None, str]:
-        """No answers, and what the device says, if a request that is alone does not fit.
+        """No answers, and what the device says, if they do not fit.
 
         Room is made elsewhere: as long as an exception is there, what was computed until it came is, too.
         """
         try:
             return self._answered(requests), ""
         except Exception as error:
-            if len(requests) > 1 or not is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             return None, str(error)
 
@@ -114,15 +118,13 @@ class Runner:
     def _called(self, rows: list[Request]) -> list[Any]:
         """The answers of one call, whose own share of the memory is measured unless it compiles, too."""
         size, network = self._size(rows), self._network(rows[0])
-        compiling = self._compiling(rows[0])
+        self._now = rows[0]
         with self._memory.watched() as taken:
             answers = self._answers[type(rows[0])](network, [*rows, *[rows[0]] * (size - len(rows))])
         if isinstance(rows[0], Predict):
             self.filled_up += size - len(rows)
-        if seconds := self._compiling(rows[0]) - compiling:
-            self._clock.set_apart(replace(rows[0].kind, request="compile"), seconds)
-            self._memory.count_graphs()
-        elif self._capacity is not None and (most := taken()) is not None:
+        most = taken()
+        if self._now is not None and self._capacity is not None and most is not None:
             self._capacity.note(rows[0].batch_key, size, most)
         return answers[: len(rows)]
 
@@ -138,11 +140,6 @@ class Runner:
                 return networks.vae
         return networks.unet
 
-    def _compiling(self, request: Request) -> float:
-        """Seconds that were spent so far on making its checkpoint's UNet faster."""
-        compiled = self._checkpoints.of(request.weights).compiled
-        return 0.0 if compiled is None else compiled.seconds
-
     def take_notes(self) -> tuple[str, ...]:
         """What people should know of how it went, since this was last asked."""
         notes, self.notes = tuple(self.notes), []
@@ -155,15 +152,28 @@ class Runner:
     def _noted(self, note: str) -> None:
         self.notes.append(note)
 
-    def _has_loaded(self, weights: Weights, seconds: float) -> None:
-        self._clock.set_apart(Kind("load", weights.model, weights.precision), seconds)
+    @contextmanager
+    def _loading(self, weights: Weights) -> Iterator[None]:
+        with self._clock.apart(Kind("load", weights.model, weights.precision)):
+            yield
         if self._capacity is not None:
             self._capacity.room_changed()
+
+    @contextmanager
+    def _making_faster(self) -> Iterator[None]:
+        """Inside of a call, whose measure then is of something else."""
+        row, self._now = self._now, None
+        assert row is not None
+        with self._clock.apart(replace(row.kind, request="compile")):
+            yield
+        self._memory.count_graphs()
+        if self._capacity is not None:
+            self._capacity.keep(row.batch_key)
 
     def _size(self, rows: Sequence[Request]) -> int:
         """Of the bucket; what is compiled is faster even if nearly half of it is filling."""
         least = next(bucket for bucket in self._buckets if bucket >= len(rows))
-        if self._compiles and isinstance(rows[0], Predict):
+        if self._compiles and isinstance(rows[0], Predict) and not rows[0].is_approximate:
             full = self._full(rows[0])
             compiled = self._checkpoints.of(rows[0].weights).compiled
             if least < full < 2 * least and compiled and compiled.has(full, rows[0]):
@@ -175,25 +185,33 @@ class Runner:
         limit = self._capacity.limit(row.batch_key) if self._capacity else self._buckets[-1]
         return min(limit, self._buckets[-1])
 
-    def _made_room(self, request: Request) -> bool:
-        """Makes more room for a request that did not fit alone, if there is a way left; changes no picture.
+    def _made_room(self, requests: list[Request]) -> bool:
+        """Makes more room for requests that did not fit, if there is a way left; changes no picture.
 
-        First goes what nobody asks for now, then weights move to the host; a VAE works in strips before the
-        UNet is moved for it.
+        First goes what nothing in flight asks for. For a request that is alone the others go, then weights
+        move to the host; a VAE works in strips before the UNet is moved for it.
         """
-        weights, held = request.weights, self._checkpoints
+        request, held = requests[0], self._checkpoints
+        weights = request.weights
+        if held.let_idle_go():
+            return True
+        if len(requests) > 1:
+            return False
         is_precise = isinstance(request, EncodeImage | Decode) and request.precise
         if held.let_others_go(weights) or held.let_extras_go(weights, all_but_vae=is_precise):
-            return True
+            return self._may_be_more(weights)
         if isinstance(request, Decode) and held.of(weights).networks.rung != Rung.WHOLE:
             return self._begun_in_strips(request) or self._lowered(weights)
         return self._lowered(weights) or (isinstance(request, Decode) and self._begun_in_strips(request))
 
     def _lowered(self, weights: Weights) -> bool:
-        is_lower = self._checkpoints.lower(weights)
-        if is_lower and self._capacity is not None:
+        return self._checkpoints.lower(weights) and self._may_be_more(weights)
+
+    def _may_be_more(self, weights: Weights) -> bool:
+        """True; of rows that were too many for the room there was."""
+        if self._capacity is not None:
             self._capacity.try_more(weights)
-        return is_lower
+        return True
 
     def _begun_in_strips(self, request: Decode) -> bool:
         vae = self._checkpoints.of(request.weights).networks.vae

@@ -6,6 +6,27 @@ from typing import Any
 from farm.render.requests import Coroutine
 
 
+class Bill:
+    """Seconds of a device, which may become known after they were spent.
+
+    Attributes:
+        own: seconds of calls.
+    """
+
+    def __init__(self) -> None:
+        self.own = 0.0
+        self._shares: list[tuple[Bill, float]] = []
+
+    def share(self, bill: "Bill", part: float) -> None:
+        """Takes over a part of another one, whatever it will come to."""
+        self._shares.append((bill, part))
+
+    @property
+    def seconds(self) -> float:
+        """All together, as far as known."""
+        return self.own + sum(part * bill.seconds for bill, part in self._shares)
+
+
 class Task:
     """A coroutine between two of its steps.
 
@@ -15,7 +36,7 @@ class Task:
         order: tasks of a lower one are served first; of cells the rising number of admission.
         is_shared: whether the engine owns it for whoever asks.
         missing: answers that are still to come before it can go on.
-        seconds: its share of the device's time so far.
+        bill: its share of the device's time so far.
         waits_for: keys of the shared recipes that it waits for.
     """
 
@@ -25,7 +46,7 @@ class Task:
         self.order = order
         self.is_shared = is_shared
         self.missing = 0
-        self.seconds = 0.0
+        self.bill = Bill()
         self.waits_for: set[Hashable] = set()
         self._answers: list[Any] = [None]
         self._asked_for_one = True

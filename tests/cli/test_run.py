@@ -2,6 +2,7 @@ import gzip
 import json
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -108,12 +109,19 @@ def test_a_coarse_order_shows_sheets_early_and_comes_to_the_same(farm, workspace
         early.append({cell.number for cell in plan.cells if cell.key in records})
         return sheet.each_sheet(plan, records, folder)
 
+    class AtOnce(ThreadPoolExecutor):
+        def submit(self, *what):
+            (future := super().submit(*what)).exception()
+            return future
+
     monkeypatch.setattr("farm.cli.early.each_sheet", each_sheet)
+    monkeypatch.setattr("farm.cli.early.ThreadPoolExecutor", AtOnce)
     monkeypatch.setattr("farm.render.capacity.CPU_ROWS", 2)  # so that little is in flight where a wave ends
     job = ("run", "small.yaml", "--inline", "--set", "cfg_scale=1-9", "--set", "sampler=Euler")
     said = farm(*job, "--order", "coarse")
     assert said.code == 0, said.err
-    assert {1, 5, 9} <= early[0] < set(range(1, 10))
+    assert len(early) == 2 and {1, 5, 9} <= early[0] < early[1] and {3, 7} <= early[1]
+    assert f"small: {len(early[0])} of 9 cells are there, spread over the axes: " in said.err
     assert "spread over the axes" not in farm(*job, "--results", workspace / "fast").err
     coarse = index(workspace)
     fast = pd.read_csv(workspace / "fast" / "small" / "index.csv", keep_default_na=False)

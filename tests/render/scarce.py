@@ -1,6 +1,8 @@
 """A device with little memory, played by the CPU: what lies on it is counted, and runs out."""
 
 import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -68,6 +70,15 @@ class Scarce(Memory):
     def _freed(self, address: int, count: int) -> None:
         self.used -= count
         self.lent.discard(address)
+
+
+class Telling(Scarce):
+    """Tells what calls took, as a card does."""
+
+    @contextmanager
+    def watched(self) -> Iterator[Callable[[], int | None]]:
+        before, self.most = self.used, self.used
+        yield lambda: self.most - before
 
 
 ALIGNED = 64

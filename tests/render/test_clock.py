@@ -1,7 +1,7 @@
 """Whose time it is: on a device that has a queue of its own, as cards have, and by the host's clock."""
 
-from collections import Counter
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from farm.render.clock import Clock, HostMark
 from farm.render.engine import Engine
 from farm.render.requests import Coroutine, Decode, Request
 from farm.work import Kind, Work
-from tests.render.arithmetic import Doubling, finish, last, steps
+from tests.render.arithmetic import Doubling, finish, last, shared, steps
 from tests.render.test_engine import Coming
 
 OTHER = Kind("compile", "m")
@@ -48,11 +48,12 @@ class DeviceMark:
 class Booked:
     def __init__(self) -> None:
         self.seconds: list[float] = []
-        self.apart: Counter[Kind] = Counter()
+        self.apart: defaultdict[Kind, list[float]] = defaultdict(list)
 
-    def __call__(self, seconds: float, apart: Mapping[Kind, float]) -> None:
+    def __call__(self, seconds: float, apart: Mapping[Kind, Sequence[float]]) -> None:
         self.seconds.append(seconds)
-        self.apart.update(apart)
+        for kind, parts in apart.items():
+            self.apart[kind] += parts
 
 
 def test_calls_are_booked_when_the_device_has_passed_them() -> None:
@@ -67,12 +68,14 @@ def test_calls_are_booked_when_the_device_has_passed_them() -> None:
     assert booked.seconds == [5]
     device.now = 10  # it has nothing to do from 7 on
     with clock.call(booked):
+        for seconds in (0.25, 0.5):
+            with clock.apart(OTHER):
+                device.ask(seconds)
         device.ask(1)
-        clock.set_apart(OTHER, 0.25)
     assert booked.seconds == [5, 2]
     device.now = 20
     clock.settle()
-    assert booked.seconds == [5, 2, 1] and booked.apart == {OTHER: 0.25}
+    assert booked.seconds == [5, 2, 1.75] and booked.apart == {OTHER: [0.25, 0.5]}
 
 
 def test_a_call_that_fails_is_booked_too() -> None:
@@ -161,6 +164,41 @@ def test_cells_and_kinds_get_the_devices_seconds(monkeypatch: pytest.MonkeyPatch
     assert (work.of("predict").seconds, work.of("decode").seconds) == (4.0, 1.0)
     assert (work.of("predict").calls, work.of("predict").rows, work.of("decode").calls) == (3, 4, 2)
     assert work.waiting == 0 and work.between == pytest.approx(0)
+
+
+def seconds_of(engine: Engine) -> dict[Any, float]:
+    return {name: one.seconds for name, one in finish(engine).items()}
+
+
+def test_what_is_shared_is_paid_in_equal_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though its seconds become known only after it has ended."""
+    device = Device()
+    monkeypatch.setattr("time.perf_counter", lambda: device.now)
+
+    def cell() -> Coroutine:
+        value = yield shared("text")
+        return (yield last(value))
+
+    engine = Engine(OnDevice(device), Capacity(torch.device("cpu"), 2), clock=Clock(device.mark))
+    for name in "ab":
+        engine.submit(name, cell())
+    assert seconds_of(engine) == {"a": 0.75, "b": 0.75}
+
+
+def test_tries_that_died_are_paid_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, tries = Device(), list[int]()
+    monkeypatch.setattr("time.perf_counter", lambda: device.now)
+
+    def cell() -> Coroutine:
+        value = yield from steps(1, 3)
+        tries.append(1)
+        if len(tries) == 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return (yield last(value))
+
+    engine = Engine(OnDevice(device), Capacity(torch.device("cpu"), 2), clock=Clock(device.mark))
+    engine.submit("cell", cell(), cell)
+    assert seconds_of(engine) == {"cell": 6.5}
 
 
 def test_what_is_waited_for_counts_as_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

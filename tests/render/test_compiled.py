@@ -12,12 +12,14 @@ from diffusers import UNet2DConditionModel
 
 from farm.cell import Settings
 from farm.render.capacity import Capacity
+from farm.render.clock import Clock
 from farm.render.compiled import SEEN, Compiled, plainly
 from farm.render.requests import Predict, Weights
 from farm.render.runner import Runner
 from farm.render.tuning import faster
 from farm.weights.checkpoint import Networks, load_checkpoint
 from tests.render.rendering import LEVELS, Counting, apart, render
+from tests.render.scarce import Telling
 
 CPU = torch.device("cpu")
 FULL = 4
@@ -86,20 +88,29 @@ def test_batches_that_are_nearly_full_are_filled_up_to_what_is_compiled(
 ) -> None:
     sizes: list[int] = []
     small.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    own, capacity = replace(networks, unet=small), Capacity(CPU, FULL)
-    runner = Runner(lambda *_: own, CPU, capacity=capacity, compiles=True)
+    own, memory, clock = replace(networks, unet=small), Telling(10**9), Clock()
+    capacity, noted, apart = Capacity(CPU, FULL, memory=memory), list[int](), list[str]()
+    capacity.note = lambda *what: noted.append(what[1])  # type: ignore[method-assign]
+    runner = Runner(lambda *_: own, CPU, capacity=capacity, compiles=True, memory=memory, clock=clock)
     inputs, times, states = batch(FULL)
     rows = [Predict(Weights("m"), one, float(time), state) for one, time, state in zip(inputs, times, states)]
     with torch.inference_mode():
         for _ in range(SEEN):
             runner.run(rows)
-        assert sizes == [FULL] * SEEN
+        assert sizes == [FULL] * SEEN == noted
         runner.run(rows[:3])
-        assert sizes[SEEN:] == [3]
-        runner.run(rows)
+        assert sizes[SEEN:] == [3] == noted[SEEN:]
+        with clock.call(lambda _, parts: apart.extend(kind.request for kind in parts)):
+            runner.run(rows)
+        assert apart == ["compile"] and noted[SEEN:] == [3]  # what compiling takes is no measure
         del sizes[:]
         short = [runner.run(rows[:count]) for count in (1, 2, 3)]
     assert sizes[:2] == [1, 2]  # three are filled up to four
+    assert noted[SEEN + 1 :] == [1, 2, FULL] and runner.filled_up == 1
+    merged = [replace(row, token_merging_ratio=0.5) for row in rows[:3]]
+    with torch.inference_mode():
+        runner.run(merged)
+    assert noted[-1] == 3  # these are not compiled
     with torch.inference_mode():
         for answers in short:
             expected = plainly(small)(*(tensor[: len(answers)] for tensor in (inputs, times, states)))

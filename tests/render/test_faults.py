@@ -360,6 +360,20 @@ def test_a_device_that_is_lost_ends_the_renderer_and_not_its_cells_one_by_one(
     assert [asked for asked, _ in faulty.calls].count(Predict) == 1
 
 
+def test_a_device_that_turns_out_to_be_lost_between_two_calls_ends_the_renderer_too(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card tells of a fault at whatever is asked of it next: here by a sampler."""
+
+    def ask(*_: Any, **__: Any) -> Any:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+        yield
+
+    monkeypatch.setitem(SAMPLERS, BASE.sampler.lower(), ask)
+    with pytest.raises(torch.AcceleratorError):
+        render(renderer, CELLS)
+
+
 def test_a_checkpoint_that_cannot_be_read_fails_its_cells_in_words(
     faulty: type[Faulty], renderer: Renderer, sound: dict[Settings, np.ndarray]
 ) -> None:

@@ -193,7 +193,7 @@ def test_the_whole_way_of_a_renderer(
     cells += [replace(cell, sampler="DPM++ 2M", steps=3 + cell.seed % 9) for cell in cells]
     cells += [replace(cell, sampler="DPM++ SDE", steps=6) for cell in cells[:20]]
     started = time.perf_counter()
-    renderer = Renderer({"m": tiny_model}, "cuda", compiled=compiled)
+    renderer = Renderer({"tiny": tiny_model}, "cuda", compiled=compiled)
     for number, cell in enumerate(cells):
         renderer.submit(Cell(number, (), cell))
     rendered = {}
@@ -209,7 +209,8 @@ def test_the_whole_way_of_a_renderer(
     assert work.of("predict").rows > 16 * work.of("predict").calls
     assert (tmp_path / "farm-sd" / "capacity.json").exists()
     of_cells = sum(one.seconds for one in rendered.values())
-    of_kinds = sum(tally.seconds for kind, tally in work.tallies.items() if kind.request != "compile")
+    beside = ("compile", "load")
+    of_kinds = sum(tally.seconds for kind, tally in work.tallies.items() if kind.request not in beside)
     assert 0 < of_cells == pytest.approx(of_kinds, rel=0.05)
     assert of_kinds < seconds and work.between > 0
     assert bool(work.of("compile").seconds) == compiled
@@ -239,17 +240,21 @@ def test_graphs_of_several_shapes_share_their_memory() -> None:
         answers.append(compiled(*given, full=False))
         wanted.append(plain(*given))
     torch.testing.assert_close(answers, wanted, rtol=1e-3, atol=1e-4)
-    assert notes == [] and compiled.seconds > 0
+    assert notes == []
     assert sum(isinstance(call, Graph) for call in compiled._faster.values()) == 6
     before = memory.free
     memory.count_graphs()
-    assert memory._in_graphs > 0 and memory.free == pytest.approx(before - memory._in_graphs, rel=0.01)
+    assert before - memory.free == memory._in_graphs > 0
 
 
 @torch.inference_mode()
 def test_what_cannot_be_captured_runs_without_and_says_so() -> None:
     unet, notes = small_unet(), list[str]()
-    unet.register_forward_pre_hook(lambda _, given: given[0].sum().item())  # a capture bears no wait
+
+    def wait(module: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        given[0].sum().item()  # which no capture bears
+
+    unet.register_forward_pre_hook(wait)
     compiled, plain = Compiled(unet, CARD, notes.append), plainly(unet)
     for _ in range(SEEN + 3):
         given = batch(2)

@@ -1,8 +1,7 @@
 """Networks on a device with too little memory: real ones, on the CPU, whose memory is counted."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from farm.render.runner import Runner
 from farm.render.token_merging import tokens_merged
 from farm.weights.checkpoint import Networks
 from tests.render.rendering import Counting, render
-from tests.render.scarce import OnDevice, Scarce
+from tests.render.scarce import OnDevice, Scarce, Telling
 from tests.render.test_deepcache import inputs, unet
 from tests.render.test_renderer import changed, finish
 
@@ -273,22 +272,17 @@ def test_another_checkpoint_goes_before_the_own_weights_are_moved(networks: Netw
     assert (weights.model, one.networks.rung, runner.loaded_at_once) == ("b", Rung.WHOLE, 1)
 
 
-class Telling(Scarce):
-    """Tells what calls took, as a card does."""
-
-    @contextmanager
-    def watched(self) -> Iterator[Callable[[], int | None]]:
-        before, self.most = self.used, self.used
-        yield lambda: self.most - before
-
-
 def test_what_a_call_takes_is_measured_without_the_weights_that_come_for_it(own: Networks) -> None:
     unet, text_encoder, vae = sizes(own)
     memory, taken = Telling(int(unet + 1.1 * max(text_encoder, vae))), list[tuple[int, int]]()
     capacity = Capacity(HOST, memory=memory)
-    note = capacity.note
-    capacity.note = lambda *what: taken.append(what[1:]) or note(*what)  # type: ignore[method-assign]
+    capacity.note = lambda *what: taken.append(what[1:])  # type: ignore[method-assign]
     runner, weights = Runner(lambda *_: own, HOST, capacity=capacity, memory=memory), Weights("m")
+
+    def compute(module: Any, given: tuple[torch.Tensor, ...]) -> None:
+        memory.room(100 * len(given[0]))
+
+    own.unet.register_forward_pre_hook(compute)
     latents, states = torch.zeros(4, 8, 8), torch.zeros(77, 128)
     asked = [
         EncodeText(weights, (1,) * 77, 1),
@@ -297,9 +291,99 @@ def test_what_a_call_takes_is_measured_without_the_weights_that_come_for_it(own:
     ]
     with torch.inference_mode():
         for request in (*asked, *asked):
-            runner.run([request] * 3)
+            runner.run([request] * 5)
     assert runner._checkpoints.of(weights).networks.rung == Rung.VISITING
-    assert taken == [(3, 0)] * 6
+    assert taken == [(6, 0), (6, 600), (6, 0)] * 2  # rows of the bucket
+    assert runner.filled_up == 2  # of the UNet's first call, and the second's
+
+
+class Beside:
+    """Two checkpoints of which the second's rows take so much that few fit, and fewer beside the first.
+
+    Attributes:
+        rows: of the second one's calls.
+    """
+
+    def __init__(self, networks: Networks, monkeypatch: pytest.MonkeyPatch, row: float) -> None:
+        whole = sum(sizes(networks))
+        self.rows: list[int] = []
+        self.memory = Scarce(int(2.5 * whole))
+
+        def load(folder: Path, *_: Any) -> Networks:
+            made = copy.deepcopy(networks)
+
+            def look(module: Any, given: tuple[torch.Tensor, ...]) -> None:
+                if folder.name == "b":
+                    self.rows.append(len(given[0]))
+                    self.memory.needs(int(len(given[0]) * row * whole))
+
+            made.unet.register_forward_pre_hook(look)
+            return made
+
+        monkeypatch.setattr("farm.render.renderer.load_checkpoint", load)
+        monkeypatch.setattr("farm.render.renderer.Memory", lambda _: self.memory)
+        self.renderer = Renderer({"a": Path("a"), "b": Path("b")}, "cpu", rows=8)
+
+    def render(self, cells: list[Settings]) -> None:
+        assert not [one.error for one in finish(self.renderer, cells) if one.error]
+
+
+@pytest.mark.parametrize(("row", "most"), [(0.2, 4), (0.6, 2)], ids=["several fit", "one fits"])
+def test_rows_are_many_again_once_another_checkpoint_has_gone(
+    row: float, most: int, networks: Networks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which nothing asks for: it goes before fewer rows are taken for all time to come."""
+    beside = Beside(networks, monkeypatch, row)
+    beside.render([changed(model="a", steps=1)])
+    beside.render([changed(model="b", seed=seed, steps=12, sampler="Euler") for seed in range(8)])
+    assert (
+        beside.rows[0] == 8
+        and most <= max(beside.rows[-20:-4]) <= beside.memory.free / sum(sizes(networks)) / row
+    )
+    assert beside.renderer._runner.loaded_at_once == 2
+
+
+class Captured(Scarce):
+    """Keeps memory for graphs, as a card does, for as long as there are any."""
+
+    kept = 0
+
+    @property
+    def free(self) -> int:
+        return super().free - self._in_graphs
+
+    def count_graphs(self) -> None:
+        self._in_graphs = self.kept
+
+    def give_back(self) -> None:
+        self.count_graphs()
+
+
+def test_what_was_captured_of_a_checkpoint_that_goes_is_free_for_the_next(own: Networks) -> None:
+    memory = Captured(int(1.4 * sum(sizes(own))))
+    runner = Runner(lambda *_: copy.deepcopy(own), HOST, memory=memory)
+    runner._checkpoints.most = 1
+    runner.run([Open(Weights("a"))])
+    memory.kept = sum(sizes(own)) // 2
+    memory.count_graphs()
+    memory.kept = 0  # they end with the checkpoint
+    runner.run([Open(Weights("b"))])
+    assert runner._checkpoints.of(Weights("b")).networks.rung == Rung.WHOLE and runner.notes == []
+
+
+def test_what_is_loaded_leaves_less_room_for_rows(own: Networks) -> None:
+    memory = Scarce(4 * sum(sizes(own)))
+    capacity, key = (
+        Capacity(HOST, 64, memory=memory),
+        Predict(Weights("a"), torch.zeros(4, 8, 8), 5.0, torch.zeros(77, 128)).batch_key,
+    )
+    runner = Runner(lambda *_: copy.deepcopy(own), HOST, capacity=capacity, memory=memory)
+    limits = []
+    for name in "ab":
+        runner.run([Open(Weights(name))])
+        capacity.note(key, 4, 4 * sum(sizes(own)) // 10)
+        limits.append(capacity.limit(key))
+    assert limits == [24, 16]  # three checkpoints' room, and two: a tenth for each row
 
 
 def test_what_was_made_of_a_checkpoint_goes_first_and_that_is_tried(own: Networks) -> None:

@@ -1,7 +1,6 @@
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,8 @@ def test_a_mixed_batch_gives_what_each_cell_gives_alone_in_any_order(networks: N
 def test_every_picture_of_a_mixed_job_is_what_it_is_alone(tiny_model: Path) -> None:
     job = [
         changed(sampler=row.name, cfg_scale=6.0, steps=steps, width=size, height=size)
-        for row, (steps, size) in product(SAMPLERS, ((3, 96), (5, 64)))
+        for number, row in enumerate(SAMPLERS)
+        for steps, size in zip((3, 5), (96, 64) if number % 2 else (64, 96))
     ]
     together = {one.cell.settings: one for one in finish(Renderer({"m": tiny_model}, "cpu"), job)}
     for settings in reversed(job):
