@@ -115,7 +115,8 @@ class Account:
         if len(self.works) > 1:
             reasons.append(f"{len(self.works)} workers share no rows with each other")
         told = f": {'; '.join(reasons)}" if reasons else ""
-        return f"that is {abs(difference):,} rows {'more' if difference > 0 else 'fewer'} than planned{told}"
+        rows = f"{abs(difference):,} row{'s' * (abs(difference) > 1)}"
+        return f"that is {rows} {'more' if difference > 0 else 'fewer'} than planned{told}"
 
 
 def _titled(kind: Kind) -> str:

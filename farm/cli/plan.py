@@ -1,7 +1,7 @@
 """`farm plan` and `farm check`: what a job comes to, before anything is rendered."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ import typer
 
 from farm.axes import Axis
 from farm.cli.explain import explanation
-from farm.cli.jobs import load_plans, look_around
+from farm.cli.jobs import Place, load_plans, look_around
 from farm.cli.oddities import prompt_warnings, shortened
 from farm.cli.options import JobFiles, Overrides, Precision, order_of, overridden
 from farm.cli.words import counted
@@ -18,6 +18,7 @@ from farm.errors import BadInput, Problem
 from farm.explaining import explained, loads_of
 from farm.plan import Plan
 from farm.rates import Rates
+from farm.results.store import read_records
 from farm.weights.addons import find_addons
 from farm.work import Needs
 
@@ -32,6 +33,10 @@ def plan(
     job: Annotated[Path, typer.Argument(metavar="JOB", help="A job file (YAML).", show_default=False)],
     overrides: Overrides = None,
     precision: Precision = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where results are; ./results if not given.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say in what order cells are rendered, and what they share.")
@@ -47,15 +52,13 @@ def plan(
     chosen = None if order is None else order_of(order)
     if chosen and not explain:
         raise BadInput([Problem("--order", "goes with --explain; what a job comes to is the same in any")])
-    place = look_around(None)
+    place = look_around(results)
     [compiled] = load_plans([job], overridden(overrides, precision), place)
     warnings = prompt_warnings(compiled, find_addons(place.workspace.model_folders))
     hashes = {name: place.hashes.known(place.checkpoints[name].path) for name in models_of(compiled)}
     ordered = compiled.in_order(chosen) if chosen else compiled
-    needs = Needs(compiled.needs(), loads_of(ordered), compiled.texts())
-    estimate = Rates().estimate(needs, hashes, str(place.workspace.root))
-    time = {"estimate": asdict(estimate) if estimate else None}
-    facts = facts_of(compiled) | time | {"warnings": warnings}
+    time = {"estimate": _estimate(ordered, place, hashes)}
+    facts = facts_of(compiled) | time | {"warnings": warnings} | _done(compiled, place, hashes)
     told = explained(ordered) if explain else None
     if as_json:
         facts |= {"explanation": asdict(told)} if told else {}
@@ -64,6 +67,25 @@ def plan(
     print(_in_words(compiled, facts))
     if told:
         print("", *explanation(told), sep="\n")
+
+
+def _estimate(planned: Plan, place: Place, hashes: Mapping[str, str]) -> dict[str, Any] | None:
+    needs = Needs(planned.needs(), loads_of(planned), planned.texts())
+    estimate = Rates().estimate(needs, hashes, str(place.workspace.root))
+    return asdict(estimate) if estimate else None
+
+
+def _done(compiled: Plan, place: Place, hashes: Mapping[str, str]) -> dict[str, Any]:
+    """What is there already, as far as that can be told without reading whole checkpoints."""
+    if not all(hashes.values()):
+        return {"done": 0, "estimate_of_the_others": None}
+    plan = compiled.keyed(hashes)
+    records = read_records(place.results / plan.name)
+    left = plan.without({key for key, record in records.items() if record.status == "done"})
+    return {
+        "done": len(plan.cells) - len(left.cells),
+        "estimate_of_the_others": _estimate(left, place, hashes) if left.cells else None,
+    }
 
 
 def check(jobs: JobFiles, overrides: Overrides = None) -> None:
@@ -127,8 +149,19 @@ def _in_words(compiled: Plan, facts: dict[str, Any]) -> str:
         *([f"image encodings: {facts['image_encodings']}"] * bool(facts["image_encodings"])),
         f"pictures on disk: about {_size(facts['bytes_on_disk'])}, if no plugin resizes them",
         f"time: {at_most * bool(facts['estimate'])}{_time(facts['estimate'])}",
+        *_there(facts, at_most),
     ]
     return "\n".join(lines)
+
+
+def _there(facts: dict[str, Any], at_most: str) -> Iterator[str]:
+    """What earlier runs have left to be done."""
+    done, cells, estimate = facts["done"], facts["cells"], facts["estimate_of_the_others"]
+    if done == cells:
+        yield "all of it is there already"
+    elif done:
+        time = f", which take {at_most}about {_duration(estimate['seconds'])}" if estimate else ""
+        yield f"{done} of {counted(cells, 'cell')} are there already; {cells - done} are left{time}"
 
 
 def _twins(compiled: Plan) -> str:

@@ -1,10 +1,9 @@
 """What `farm run` does once its jobs are right: render, store, draw the sheets, say what came of it."""
 
-import signal
 import sys
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from farm.cli.progress import RunProgress
 from farm.cli.words import counted
 from farm.cluster.coordinator import Notice
 from farm.errors import FarmError
+from farm.interrupts import uninterrupted
 from farm.ordering import WaveOf
 from farm.plan import Plan
 from farm.rates import Rates
@@ -65,9 +65,8 @@ def render_jobs(
     names = {cell.settings.model for plan in plans for cell in plan.cells}
     paths = {name: place.checkpoints[name].path for name in names}
     farm_options = {**options, **_pictures_for(plans)}
-    with _LateFarm(
-        open_farm(paths, place.workspace.plugin_folders, inline, address, workers, farm_options)
-    ) as farm:
+    opened = open_farm(paths, place.workspace.plugin_folders, inline, address, workers, farm_options)
+    with _LateFarm(opened, options["compiled"]) as farm:
         try:
             return sum([_run_job(plan, place, farm, options, plan is not plans[0]) for plan in plans])
         finally:
@@ -85,8 +84,9 @@ def _pictures_for(plans: Sequence[Plan]) -> dict[str, Mapping[str, bytes]]:
 class _LateFarm:
     """The farm, started when the first cell is to be rendered and stopped at the end."""
 
-    def __init__(self, farm: "Farm") -> None:
+    def __init__(self, farm: "Farm", compiles: bool) -> None:
         self._farm = farm
+        self._first = "; they compile at their first full batches, for a while" if compiles else ""
         self._stack = ExitStack()
         self._is_up = False
 
@@ -101,7 +101,7 @@ class _LateFarm:
     def render(self, cells: Sequence[Cell], wave_of: WaveOf) -> Generator["Event"]:
         """The farm's events for these cells; nothing is started for none."""
         if cells and not self._is_up:
-            _say("starting the workers")
+            _say(f"starting the workers{self._first}")
             self._stack.enter_context(self._farm)
             self._is_up = True
         if cells:
@@ -127,7 +127,9 @@ def _run_job(plan: Plan, place: Place, farm: _LateFarm, options: Mapping[str, An
         except KeyboardInterrupt:
             with suppress(FarmError):  # what was committed is in the journal
                 store.write_index()
+                page = write_gallery(plan, store.records(), store.folder)
                 _tell_where_time_went(account, store.folder, options)
+                print(f"page:  {page}", flush=True)
             _say(f"{plan.name}: interrupted; {_kept(store, plan)}; the same command goes on from there")
             raise typer.Exit(130) from None
         except BaseException:
@@ -147,6 +149,8 @@ def _tell(planned: Plan, account: Account, place: Place, options: Mapping[str, A
     """
     for line in account.lines(planned):
         _say(f"{planned.name}: {line}")
+    if options["compiled"] and account.work and not account.work.of("compile").calls:
+        _say(f"{planned.name}: nothing was compiled: too few of the batches were full")
     if not any(options.values()):
         hashes = {cell.settings.model: cell.model_hash for cell in planned.cells}
         Rates().note(account.works.values(), hashes, str(place.workspace.root))
@@ -176,7 +180,7 @@ def _render(plan: Plan, left: Plan, store: Store, farm: _LateFarm, account: Acco
                 progress.say(f"{left.name}: {event.worker}: {event.text}")
             if not isinstance(event, Outcome):
                 continue
-            with _uninterrupted():
+            with uninterrupted():
                 store.write(event)
             progress.count(failed=event.status == "failed")
             if said := early.add(event.cell):
@@ -222,7 +226,9 @@ def _close(plan: Plan, store: Store, tried: int, seconds: float) -> int:
 def _opening(plan: Plan, left: Plan) -> str:
     kept = len(plan.cells) - len(left.cells)
     there = f", {kept} {'is' if kept == 1 else 'are'} there already" if kept else ""
-    return f"{plan.name}: {counted(len(plan.cells), 'cell')}{there}, {len(left.cells)} to render"
+    different = len({cell.key for cell in left.cells})
+    twins = f" ({counted(different, 'different picture')})" if different < len(left.cells) else ""
+    return f"{plan.name}: {counted(len(plan.cells), 'cell')}{there}, {len(left.cells)} to render{twins}"
 
 
 def _kept(store: Store, plan: Plan) -> str:
@@ -238,16 +244,3 @@ def _called(plan: Plan, cell: Cell) -> str:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Lets Ctrl-C wait until the block is through."""
-    arrived: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: arrived.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if arrived:
-        raise KeyboardInterrupt

@@ -24,6 +24,7 @@ from farm.cluster.coordinator import Event, render
 from farm.cluster.crew import USUAL, Patience, Reply
 from farm.cluster.worker import Report, Worker
 from farm.errors import FarmError, described
+from farm.interrupts import uninterrupted
 from farm.ordering import WaveOf, at_once
 
 RENDERER = "farm.render.renderer:Renderer"
@@ -193,7 +194,8 @@ def _start_ray(address: str, debug: bool) -> None:
     level = logging.INFO if debug else logging.ERROR
     try:
         _knock(address)
-        ray.init(address=address, log_to_driver=debug, logging_level=level, **local)
+        with uninterrupted():  # what Ray has begun of itself by then would end the process with a crash
+            ray.init(address=address, log_to_driver=debug, logging_level=level, **local)
     except (RayError, OSError, RuntimeError, ValueError) as error:
         raise FarmError(f"{what}: {_lines(error)[0]}") from error
 

@@ -43,9 +43,10 @@ def write_overview(results: Path) -> Path:
         FarmError: the page cannot be written.
     """
     jobs = sorted(_jobs(results), key=lambda job: (job.written, job.folder), reverse=True)
+    count = "1 job" if len(jobs) == 1 else f"{len(jobs)} jobs"
     style = asset("gallery.css")
     page = Template(asset("overview.html")).substitute(
-        policy=policy(style), style=style, count=len(jobs), jobs="\n".join(_card(job) for job in jobs)
+        policy=policy(style), style=style, count=count, jobs="\n".join(_card(job) for job in jobs)
     )
     path = results / PAGE
     write_whole(path, page.encode(errors="backslashreplace"))

@@ -83,7 +83,7 @@ def _heading(plan: Plan, page: Page, prompts: Mapping[str, str]) -> Heading:
         shared["size"] = f"{shared.pop('width')}x{shared.pop('height')}"
     return Heading(
         title=plan.name,
-        values="   ".join(f"{name}: {title.strip() or EMPTY}" for name, title in page.values),
+        values=" · ".join(f"{name}: {title.strip() or EMPTY}" for name, title in page.values),
         settings=" · ".join(f"{name}: {shown(value)}" for name, value in shared.items()),
     )
 

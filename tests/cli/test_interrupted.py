@@ -86,12 +86,27 @@ def test_interrupted_it_keeps_what_is_done_and_says_so(start_farm, workspace):
     process = start_farm("run", "small.yaml", "--inline")
     wait_for_lines(workspace, process, 2)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
+    assert f"page:  {workspace}" in out and (workspace / "results" / "small" / "index.html").is_file()
     assert "interrupted" in err and "the same command goes on from there" in err
     assert "Traceback" not in err
     table = pd.read_csv(workspace / "results" / "small" / "index.csv")
     assert len(table) == CELLS and (table.status == "done").sum() >= 2
+
+
+def test_interrupted_while_ray_starts_it_ends_in_order(start_farm, workspace):
+    """Once its first process is there and before its workers are."""
+    process = start_farm("run", "small.yaml", "--workers", "2")
+    while not any("gcs_server" in title(one) for one in psutil.Process(process.pid).children(recursive=True)):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "small: interrupted; 0 of 24 cells kept" in err, err
+    assert "Traceback" not in err and f"page:  {workspace}" in out
+    wait_until_gone(family)
 
 
 def test_workers_that_are_killed_do_not_end_the_run(start_farm, workspace):

@@ -67,6 +67,19 @@ def test_a_plan_takes_what_the_run_of_it_took(farm, workspace):
     assert 0 < json.loads(farm("plan", "small.yaml", *only, "--json").out)["estimate"]["seconds"] < worked
 
 
+def test_a_plan_says_what_is_there_already(farm, workspace):
+    assert "already" not in farm("plan", "small.yaml").out
+    assert farm("run", "small.yaml", "--inline", "--set", "cfg_scale=1,5").code == 0
+    assert farm("plan", "small.yaml", "--set", "cfg_scale=1,5").out.endswith("\nall of it is there already\n")
+    more = ("small.yaml", "--set", "cfg_scale=1,5,9,13")
+    facts = json.loads(farm("plan", *more, "--json").out)
+    assert (facts["done"], facts["cells"]) == (facts["cells"] // 2, 8)
+    assert 0 < facts["estimate_of_the_others"]["seconds"] < facts["estimate"]["seconds"]
+    last = farm("plan", *more).out.splitlines()[-1]
+    assert re.fullmatch(r"4 of 8 cells are there already; 4 are left, which take about \d+ s", last), last
+    assert "already" not in farm("plan", *more, "--results", workspace / "elsewhere").out
+
+
 def test_a_profile_says_where_the_time_went(farm, workspace):
     said = farm("run", "small.yaml", "--inline", "--profile", "--set", "steps=30")
     assert said.code == 0, said.err

@@ -201,7 +201,7 @@ def test_a_job_in_a_folder_whose_name_is_no_text_is_linked(tmp_path):
 
 
 def test_an_overview_of_nothing(tmp_path):
-    assert "0 in this folder" in write_overview(tmp_path / "results").read_text(encoding="utf-8")
+    assert "0 jobs in this folder" in write_overview(tmp_path / "results").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
