@@ -86,7 +86,14 @@ APPROXIMATIONS = [
 
 
 @pytest.mark.parametrize("approximation", APPROXIMATIONS, ids=str)
-@pytest.mark.parametrize("prompt", ["[a cat:a hat:2]", "a cat AND a hat", "a cat :0.5 AND a hat"])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        pytest.param("[a cat:a hat:2]", marks=pytest.mark.slow),
+        pytest.param("a cat AND a hat", marks=pytest.mark.slow),
+        "a cat :0.5 AND a hat",
+    ],
+)
 def test_with_approximations_they_count_alike_too(networks, prompt: str, approximation) -> None:
     """The first part of the third prompt has a row with guidance and none without it."""
     for sampler, scale in product(("Heun", "diffusers:DDIMScheduler"), (0.0, 6.0)):

@@ -24,7 +24,12 @@ class Bill:
     @property
     def seconds(self) -> float:
         """All together, as far as known."""
-        return self.own + sum(part * bill.seconds for bill, part in self._shares)
+        seconds, left = 0.0, [(self, 1.0)]
+        while left:  # recipes may ask for recipes however deep
+            bill, whole = left.pop()
+            seconds += whole * bill.own
+            left += [(other, whole * part) for other, part in bill._shares]
+        return seconds
 
 
 class Task:

@@ -105,7 +105,9 @@ def too_little_memory() -> Exception:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError], ids=["card", "host"])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError, pytest.param(MemoryError, marks=pytest.mark.slow)], ids=["card", "host"]
+)
 def test_batches_that_do_not_fit_are_made_smaller(
     kind: type,
     error: type[Exception],

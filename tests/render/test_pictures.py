@@ -30,6 +30,7 @@ STEPS = {"Restart": 21}
 @pytest.mark.parametrize("sampler", REFERENCES)
 @every_grid
 @torch.inference_mode()
+@pytest.mark.slow
 def test_equals_the_reference(sampler: str, grid: str, networks: Networks) -> None:
     row = BUILT_IN[sampler]
     wanted = settings(sampler, STEPS.get(sampler, 6), schedule=grid, eta=0.5)

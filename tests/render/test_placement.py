@@ -443,7 +443,8 @@ BRANCHES = (0, 5, 11)
 
 
 @pytest.mark.parametrize("most", [0, 10**6, 10**9], ids=["layers", "blocks", "large blocks"])
-@pytest.mark.parametrize("ratio", [pytest.param(0, marks=pytest.mark.slow), 0.5])
+@pytest.mark.parametrize("ratio", [0, 0.5])
+@pytest.mark.slow
 @torch.inference_mode()
 def test_approximations_of_a_streamed_network_are_on_the_device(ratio: float, most: int) -> None:
     """A shallow pass calls layers of blocks, and not the blocks."""

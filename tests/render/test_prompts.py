@@ -204,6 +204,7 @@ PARTS = [(0.8, plain("a ginger cat")), (0.7, plain("a blue background")), (-0.3,
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_guidance_of_several_parts_equals_the_plain_loop(
     options: dict[str, float], networks: Networks
 ) -> None:
@@ -236,7 +237,8 @@ def test_samplers_that_ask_twice_have_twice_the_steps(prompt: str, said: Said, n
 
 @pytest.mark.parity
 @pytest.mark.parametrize("sampler", ["Euler", "Heun"])
-@pytest.mark.parametrize("stop", [0.0, pytest.param(0.3, marks=pytest.mark.slow), 0.5, 0.99])
+@pytest.mark.parametrize("stop", [0.0, 0.3, 0.5, 0.99])
+@pytest.mark.slow
 def test_guidance_that_stops_equals_the_plain_loop(stop: float, sampler: str, networks: Networks) -> None:
     """While the prompt changes, and beside a picture whose guidance goes on."""
     prompt, said = CASES["editing"]

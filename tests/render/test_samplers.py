@@ -321,6 +321,7 @@ def pictures(networks: Networks) -> dict[tuple[str, str], np.ndarray]:
 @pytest.mark.parity
 @pytest.mark.filterwarnings("ignore:Should have t")  # k-diffusion does not round to its tree's ends
 @every_case
+@pytest.mark.slow
 def test_pictures_equal_k_diffusion_on_the_model(
     row: Sampler, schedule: str, pictures: dict[tuple[str, str], np.ndarray], networks: Networks
 ) -> None:

@@ -248,6 +248,7 @@ def test_says_nothing_on_the_terminal(capfd: pytest.CaptureFixture[str], recwarn
 
 @pytest.mark.parity
 @pytest.mark.parametrize("name", [name for name in CLASSES if name not in OF_FLOW])
+@pytest.mark.slow
 def test_pictures_equal_diffusers_pipeline(
     name: str, networks: Networks, pipeline: StableDiffusionPipeline
 ) -> None:

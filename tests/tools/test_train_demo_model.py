@@ -136,6 +136,7 @@ def test_replaced_folder_holds_only_the_new_files(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["model", "two"]
 
 
+@pytest.mark.slow
 def test_toy_training_ends_in_a_folder_that_draws(toy: Workshop) -> None:
     pipeline = load_exported(toy)
     image = pipeline("a cat", num_inference_steps=2, height=64, width=64).images[0]
