@@ -236,6 +236,7 @@ def test_prompts_are_laid_over_the_steps_that_a1111_counts(row: Sampler) -> None
     ids=str,
 )
 @pytest.mark.parametrize("emphasis", ["original", "ignore"])
+@pytest.mark.slow
 def test_prompts_are_shared_as_planned(tiny_model, emphasis: str, prompts: list[str], more: int) -> None:
     """Plans count texts: how many chunks they are, only the tokenizer knows."""
     asked = [asdict(replace(BASE, prompt=prompt, emphasis=emphasis)) for prompt in prompts]

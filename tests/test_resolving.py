@@ -81,6 +81,7 @@ def networks(tiny_model):
 @pytest.mark.parametrize(
     ("sampler", "idle"), IDLE, ids=lambda one: one if isinstance(one, str) else "-".join(one)
 )
+@pytest.mark.slow
 def test_what_is_ignored_changes_no_pixel(networks, sampler, idle):
     """The settings as asked, handed to the renderer, give the very picture of the resolved ones."""
     needed = {"cfg_scale": idle.get("cfg_scale", 4.0)} | ({"eta": 0.0} if idle.get("eta") == 0 else {})
@@ -187,6 +188,7 @@ def test_one_evaluation_has_no_features_to_use_again(networks):
     assert (kept.deepcache_interval, kept.deepcache_branch) == (2, 1)
 
 
+@pytest.mark.slow
 def test_restart_spaces_its_sigmas_itself_from_20_steps_on(networks):
     schedules = [name for name, row in BUILT_IN.schedules.items() if row.ends_at_sigma_min]
     wanted = decided(sampler="Restart", steps=20)

@@ -379,6 +379,7 @@ QUICK = replace(BASE, steps=1, negative_prompt="")
         (["[a cat:a hat:5]", "[a cat|a hat|a bow|a scarf|a crown|a face]"], 5),  # not what never comes
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_every_chunk_is_encoded_once(prompts: list[str], chunks: int, networks: Networks) -> None:
     cells = [replace(QUICK, prompt=prompt, cfg_scale=1.0, steps=6) for prompt in prompts]
     assert encodings(networks, *cells) == chunks

@@ -145,6 +145,7 @@ def test_toy_training_ends_in_a_folder_that_draws(toy: Workshop) -> None:
     assert (toy.work / "sheets" / "prompts.png").exists()
 
 
+@pytest.mark.slow
 def test_toy_card_states_figures_and_sizes(toy: Workshop) -> None:
     text = (toy.model_folder / "README.md").read_text()
     assert "license: apache-2.0" in text and "CFG 5" in text and "dB PSNR" in text
