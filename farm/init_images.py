@@ -79,14 +79,21 @@ class InitImages:
             if _is_file(path):
                 return path
         looked_in = " and ".join(dict.fromkeys(str(folder.resolve()) for folder in self._folders))
-        what = "is a folder" if any((folder / name).is_dir() for folder in self._folders) else "is not there"
+        what = "is a folder" if any(_is_folder(folder / name) for folder in self._folders) else "is not there"
         raise BadValue(f"{quoted(name)} {what}; the path of a picture is wanted, as seen from {looked_in}")
 
 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except ValueError:  # a name with a NUL in it
+    except (OSError, ValueError):  # a name that is too long, or has a NUL in it; a folder that is locked
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
         return False
 
 

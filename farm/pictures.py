@@ -3,12 +3,23 @@
 import io
 import warnings
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 
 _DEEP = ("I", "F")
 """Modes of Pillow with more than 8 bits, which it would cut off and not scale."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By EXIF's orientation."""
 
 _GROUND = (255, 255, 255, 255)
 """What lies behind a transparent picture: A1111's default."""
@@ -18,18 +29,19 @@ def fault_of(content: bytes) -> str:
     """Why a file cannot be used, in words; empty if it can. All of it is looked at: some are torn."""
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is torn is said in the answer
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 if image.mode.startswith(_DEEP):
                     return f"has pixels of Pillow's mode {image.mode}; 8 bits a channel are wanted"
                 image.load()
-                ImageOps.exif_transpose(image)
+                _upright(image)
     except UnidentifiedImageError:
         return f"is no picture; {', '.join(FORMATS[:-1])} and {FORMATS[-1]} can be read"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return f"has more than {Image.MAX_IMAGE_PIXELS or 0:,} pixels, which are too many"
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        return f"is a broken picture: {error}"
+    except Exception as error:  # Pillow's readers raise whatever a torn file leads them to
+        return f"is a broken picture: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
     return ""
 
 
@@ -44,9 +56,16 @@ def prepared(content: bytes, width: int, height: int) -> Image.Image:
         height: in pixels.
     """
     with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-        image = ImageOps.exif_transpose(opened)
+        opened.load()
+        image = _upright(opened)
     if image.has_transparency_data:
         ground = Image.new("RGBA", image.size, _GROUND)
         ground.alpha_composite(image.convert("RGBA"))
         image = ground
     return image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF data asks. Pillow's own way writes these anew, and raises where they are odd."""
+    turned = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turned is None else image.transpose(turned)

@@ -39,7 +39,7 @@ KNOCK = 10.0
 """Seconds until a cluster's address must answer."""
 
 OBJECT_STORE = 256 * 2**20
-"""Bytes of shared memory for a local Ray; only reports pass through it."""
+"""Bytes of shared memory for a local Ray, for reports and for pictures to start from; more goes to disk."""
 
 MEMORY_OF_A_WORKER = 2**30
 """Bytes that a worker on a CPU takes beside its networks: Python, torch, activations."""
@@ -66,9 +66,9 @@ class Kind:
 class RayFarm:
     """Renders with one worker per GPU, or else with one-thread workers on the CPUs.
 
-    Workers read checkpoints and plugins from the paths given, so every node must have them there; nothing
-    is sent to other nodes yet. Pictures come back through Ray. Leaving the context ends all workers, and
-    Ray too if it was started here.
+    Workers read checkpoints and plugins from the paths given, so every node must have them there. Pictures
+    to start from are among the options and go to the nodes; pictures come back through Ray. Leaving the
+    context ends all workers, and Ray too if it was started here.
 
     Args:
         checkpoints: the folder of each checkpoint that cells may name.

@@ -122,6 +122,8 @@ def _sample(
         start: tuple[Hashable, ...] = (row.starts_at_unit_variance,)
     else:
         x, start = init + drawn * sigmas[0], (settings.init_image,)
+        if "sigma_min" in options:  # of a part of the schedule: its own last one, as in A1111
+            options["sigma_min"] = sigmas[-2]
     origin = Origin(key=(*noise.key, sigmas[0], *start), x=x)
     sampling = _begun(row, x, sigmas, noise.for_sampler(row, whole), {**options, **row.fixed})
     return (yield from guided(sampling, guidance(origin=origin)))
@@ -156,11 +158,7 @@ OPTIONS: dict[str, Callable[[Settings, Parameterization], Any]] = {
     "s_tmin": lambda settings, _: settings.s_tmin,
     "s_tmax": lambda settings, _: math.inf if settings.s_tmax is None else settings.s_tmax,
     "s_noise": lambda settings, _: settings.s_noise,
-    "sigma_min": lambda settings, model: (
-        None  # of a part of the schedule: its own last one, as in A1111
-        if settings.init_image
-        else max(settings.sigma_min or 0, model.sigma_min)
-    ),
+    "sigma_min": lambda settings, model: max(settings.sigma_min or 0, model.sigma_min),
     "time_at": lambda _, model: model.time_at,
 }
 """What can be handed to a sampler, by `farm.sampling.Sampler.options`."""
