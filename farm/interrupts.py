@@ -4,19 +4,24 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Lets Ctrl-C wait until the block is through; only the main thread hears of it at all."""
-    if threading.current_thread() is not threading.main_thread():
+    """Lets Ctrl-C wait until the block is through, whether it raises or not.
+
+    Only the main thread hears of it at all; where it is ignored, it stays so.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
         yield
         return
-    arrived: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: arrived.append(number))
+    arrived: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: arrived.append((number, frame)))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if arrived:
-        raise KeyboardInterrupt
+        if arrived:
+            before(*arrived[0])

@@ -151,7 +151,9 @@ class Rates:
         yield from ({device: workers} for _, device, workers in sorted(known, reverse=True))
 
     def _seconds(self, counts: Mapping[tuple[str, str], float], device: str, workers: int) -> float:
-        """Of workers with a device, who share all but this: each loads at least once."""
+        """Of workers with a device, who share all but this: each loads at least once. A picture is one's."""
+        pictures = sum(count for (what, _), count in counts.items() if what == "picture")
+        workers = max(1, min(workers, round(pictures) or workers))
         loads = sum(count for (what, _), count in counts.items() if what == "load")
         seconds = 0.0
         for (what, whose), count in counts.items():

@@ -232,6 +232,8 @@ def test_prompts_are_laid_over_the_steps_that_a1111_counts(row: Sampler) -> None
         (["a cat", "a cat[ BREAK a hat:2]", "a cat[ BREAK a hat:4]"], 1),  # the empty chunk
         (["a cat", "a cat AND a hat BREAK a bow"], 1),  # a text of two chunks
         (["[a cat:a hat:2]", "[a cat:a bow:2]", "[a cat|a hat]", "a cat AND a hat :0"], 0),
+        (["a 12", "a 1(2:1.1)"], 0),  # each digit is a token
+        (["a cat's", "a (cat':1.1)s", "a straße", "a strasse"], 0),
     ],
     ids=str,
 )

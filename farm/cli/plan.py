@@ -78,7 +78,7 @@ def _estimate(planned: Plan, place: Place, hashes: Mapping[str, str]) -> dict[st
 def _done(compiled: Plan, place: Place, hashes: Mapping[str, str]) -> dict[str, Any]:
     """What is there already, as far as that can be told without reading whole checkpoints."""
     if not all(hashes.values()):
-        return {"done": 0, "estimate_of_the_others": None}
+        return {"done": None, "estimate_of_the_others": None}
     plan = compiled.keyed(hashes)
     records = read_records(place.results / plan.name)
     left = plan.without({key for key, record in records.items() if record.status == "done"})

@@ -124,6 +124,7 @@ def _run_job(plan: Plan, place: Place, farm: _LateFarm, options: Mapping[str, An
         try:
             _render(plan, left, store, farm, account)
             scoreless = _score(plan, store, place)
+            failed = _close(plan, store, len(left.cells), time.monotonic() - started)
         except KeyboardInterrupt:
             with suppress(FarmError):  # what was committed is in the journal
                 store.write_index()
@@ -136,7 +137,6 @@ def _run_job(plan: Plan, place: Place, farm: _LateFarm, options: Mapping[str, An
             with suppress(FarmError):  # the first cause is what must be told
                 store.write_index()
             raise
-        failed = _close(plan, store, len(left.cells), time.monotonic() - started)
         _tell(left, account, place, options)
         _tell_where_time_went(account, store.folder, options)
         return scoreless + failed
@@ -149,8 +149,8 @@ def _tell(planned: Plan, account: Account, place: Place, options: Mapping[str, A
     """
     for line in account.lines(planned):
         _say(f"{planned.name}: {line}")
-    if options["compiled"] and account.work and not account.work.of("compile").calls:
-        _say(f"{planned.name}: nothing was compiled: too few of the batches were full")
+    if options["compiled"] and account.work and not (account.follows or account.work.of("compile").calls):
+        _say(f"{planned.name}: nothing was compiled: too few batches were full, or the UNet lies on the host")
     if not any(options.values()):
         hashes = {cell.settings.model: cell.model_hash for cell in planned.cells}
         Rates().note(account.works.values(), hashes, str(place.workspace.root))

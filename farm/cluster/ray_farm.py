@@ -8,6 +8,7 @@ import platform
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from farm.cluster.crew import USUAL, Patience, Reply
 from farm.cluster.worker import Report, Worker
 from farm.errors import FarmError, described
 from farm.interrupts import uninterrupted
-from farm.ordering import WaveOf, at_once
+from farm.ordering import LOADED_AT_ONCE, WaveOf, at_once
 
 RENDERER = "farm.render.renderer:Renderer"
 """Imported by name and in the workers only, so that the process that leads them never loads torch."""
@@ -150,7 +151,7 @@ def kind_of_workers(resources: Mapping[str, float], workers: int | None, weight:
     Args:
         resources: as `ray.cluster_resources` gives them.
         workers: how many are wanted; None for as many as are worth it.
-        weight: bytes of the largest checkpoint's files.
+        weight: bytes of the files of the checkpoints that a worker keeps.
     """
     gpus = int(resources.get("GPU", 0))
     if gpus:
@@ -176,8 +177,8 @@ def _share(workers: int, devices: int) -> float:
 
 
 def _weight(checkpoints: Mapping[str, Path]) -> int:
-    """Bytes of the largest checkpoint."""
-    return max((_size(folder) for folder in checkpoints.values()), default=0)
+    """Bytes of the files of the largest checkpoints: so many as a worker keeps."""
+    return sum(sorted(map(_size, checkpoints.values()))[-LOADED_AT_ONCE:])
 
 
 def _size(path: Path) -> int:
@@ -194,7 +195,8 @@ def _start_ray(address: str, debug: bool) -> None:
     level = logging.INFO if debug else logging.ERROR
     try:
         _knock(address)
-        with uninterrupted():  # what Ray has begun of itself by then would end the process with a crash
+        # what has begun of a Ray of our own would end the process with a crash
+        with uninterrupted() if local else nullcontext():
             ray.init(address=address, log_to_driver=debug, logging_level=level, **local)
     except (RayError, OSError, RuntimeError, ValueError) as error:
         raise FarmError(f"{what}: {_lines(error)[0]}") from error

@@ -30,7 +30,7 @@ def chunks_of(said: Said) -> int:
 @lru_cache(_KEPT)
 def words_of(text: str) -> tuple[str, ...]:
     """Each section's words as CLIP has them: small letters, space of any kind, weights left out."""
-    sections = [" ".join(_uncut(section).casefold().split()) for section in weighted(text)]
+    sections = [" ".join(_uncut(section).lower().split()) for section in weighted(text)]
     if len(sections) > 1 and not sections[-1]:  # a BREAK at the end begins nothing
         sections.pop()
     return tuple(sections)
@@ -40,9 +40,14 @@ def _uncut(section: Section) -> str:
     """The text of a section, with a mark where a weight begins inside of a word."""
     text = ""
     for piece in section:
-        cut = text and _kind(text[-1]) == _kind(piece.text[0]) != "space"
-        text += f"\0{piece.text}" if cut else piece.text
+        text += f"\0{piece.text}" if text and _is_cut(text[-1], piece.text[0]) else piece.text
     return text
+
+
+def _is_cut(last: str, first: str) -> bool:
+    """Whether they would be parts of one token; each digit is one of its own."""
+    is_ending = last == "'" and first.isalpha()  # as in cat's
+    return is_ending or _kind(last) == _kind(first) not in ("space", "digit")
 
 
 def _kind(character: str) -> str:

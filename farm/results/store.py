@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,8 +36,12 @@ def read_records(folder: Path) -> dict[str, Record]:
 def _sizes(images: Path) -> dict[str, int]:
     if not images.is_dir():
         return {}
+    sizes = {}
     with os.scandir(images) as entries:
-        return {f"{IMAGES}/{entry.name}": entry.stat().st_size for entry in entries}
+        for entry in entries:
+            with suppress(FileNotFoundError):  # the writer has just given it its name, or removed it
+                sizes[f"{IMAGES}/{entry.name}"] = entry.stat().st_size
+    return sizes
 
 
 def _holds(record: Record, sizes: dict[str, int]) -> bool:

@@ -212,7 +212,7 @@ def test_the_whole_way_of_a_renderer(
     beside = ("compile", "load")
     of_kinds = sum(tally.seconds for kind, tally in work.tallies.items() if kind.request not in beside)
     assert 0 < of_cells == pytest.approx(of_kinds, rel=0.05)
-    assert of_kinds < seconds and work.between > 0
+    assert of_kinds < seconds
     assert bool(work.of("compile").seconds) == compiled
 
 

@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -303,3 +304,23 @@ def test_a_hundred_thousand_records_are_read(folder):
 
 def _entry(record):
     return {name: getattr(record, name) for name in record.__slots__} | {"columns": dict(record.columns)}
+
+
+def test_records_can_be_read_while_pictures_come(tmp_path):
+    plan = make_plan({"seed": list(range(60))})
+    stop = threading.Event()
+
+    def write():
+        with Store(tmp_path, plan) as store:
+            while not stop.is_set():
+                for cell in plan.cells:
+                    store.write(done(cell))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        counts = [len(read_records(tmp_path)) for _ in range(300)]
+    finally:
+        stop.set()
+        writer.join()
+    assert counts == sorted(counts) and len(read_records(tmp_path)) == 60
