@@ -93,7 +93,7 @@ def _not_from_pictures(asked: Mapping[str, Any], row: Sampler) -> Iterator[tuple
     if not row.starts_from_pictures:
         yield "sampler", f"{row.name} cannot start from a picture; others can"
     elif row.algorithm == DIFFUSERS and steps and not steps_of_scheduler(steps, strength):
-        least = f"of its {steps} steps at least {math.ceil(100 / steps) / 100:g} leaves one"
+        least = f"of its {steps} steps at least {math.ceil(1000 / steps) / 1000:g} leaves one"
         yield "denoising_strength", f"{strength:g} is too little for {row.name}; {least}"
 
 

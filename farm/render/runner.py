@@ -64,7 +64,8 @@ class Runner:
         self._clock = clock or Clock()
         self._transfers = Transfers(device)
         self._in_strips: set[Hashable] = set()
-        self._now: Request | None = None  # a row of the call that is being made
+        self._calling: Request | None = None
+        self._is_compiling = False
         self._checkpoints = Checkpoints(
             load, device, self._memory, compiles, self._noted, self._loading, self._making_faster
         )
@@ -118,13 +119,13 @@ class Runner:
     def _called(self, rows: list[Request]) -> list[Any]:
         """The answers of one call, whose own share of the memory is measured unless it compiles, too."""
         size, network = self._size(rows), self._network(rows[0])
-        self._now = rows[0]
+        self._calling, self._is_compiling = rows[0], False
         with self._memory.watched() as taken:
             answers = self._answers[type(rows[0])](network, [*rows, *[rows[0]] * (size - len(rows))])
         if isinstance(rows[0], Predict):
             self.filled_up += size - len(rows)
         most = taken()
-        if self._now is not None and self._capacity is not None and most is not None:
+        if most is not None and self._capacity is not None and not self._is_compiling:
             self._capacity.note(rows[0].batch_key, size, most)
         return answers[: len(rows)]
 
@@ -162,7 +163,7 @@ class Runner:
     @contextmanager
     def _making_faster(self) -> Iterator[None]:
         """Inside of a call, whose measure then is of something else."""
-        row, self._now = self._now, None
+        row, self._is_compiling = self._calling, True
         assert row is not None
         with self._clock.apart(replace(row.kind, request="compile")):
             yield
@@ -194,7 +195,7 @@ class Runner:
         request, held = requests[0], self._checkpoints
         weights = request.weights
         if held.let_idle_go():
-            return True
+            return self._may_be_more(weights)
         if len(requests) > 1:
             return False
         is_precise = isinstance(request, EncodeImage | Decode) and request.precise

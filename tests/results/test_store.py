@@ -307,20 +307,15 @@ def _entry(record):
 
 
 def test_records_can_be_read_while_pictures_come(tmp_path):
-    plan = make_plan({"seed": list(range(60))})
-    stop = threading.Event()
+    plan = make_plan({"seed": list(range(300))})
 
     def write():
         with Store(tmp_path, plan) as store:
-            while not stop.is_set():
-                for cell in plan.cells:
-                    store.write(done(cell))
+            for cell in plan.cells:
+                store.write(done(cell))
 
-    writer = threading.Thread(target=write)
+    writer, counts = threading.Thread(target=write), [0]
     writer.start()
-    try:
-        counts = [len(read_records(tmp_path)) for _ in range(300)]
-    finally:
-        stop.set()
-        writer.join()
-    assert counts == sorted(counts) and len(read_records(tmp_path)) == 60
+    while writer.is_alive():
+        counts.append(len(read_records(tmp_path)))
+    assert counts == sorted(counts) and len(read_records(tmp_path)) == 300
