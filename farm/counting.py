@@ -1,6 +1,10 @@
 """How often samplers ask the model, and how many steps schedules make, at so many steps asked for."""
 
 import math
+from bisect import bisect_left
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import count
 
 TRAINING_TIMESTEPS = 1000
 """Of all Stable Diffusion models; costs go by it."""
@@ -44,6 +48,25 @@ def steps_from_picture(steps: int, strength: float) -> int:
 def steps_of_scheduler(steps: int, strength: float) -> int:
     """As `steps_from_picture`, but as in the pipelines of diffusers: one less, none at little strength."""
     return min(int(steps * strength), steps)
+
+
+@lru_cache(maxsize=1 << 16)
+def least_strength(steps: int, strength: float, made: Callable[[int, float], int]) -> float:
+    """The strength that stands for all that come to the same steps: the shortest decimal, of these the least.
+
+    Args:
+        steps: as asked.
+        strength: of denoising, 0 to 1.
+        made: how many steps are made of these; `steps_from_picture` or `steps_of_scheduler`.
+    """
+    wanted = made(steps, strength)
+
+    def least(digits: int) -> float:
+        """With so many digits after the point."""
+        whole: int = 10**digits
+        return bisect_left(range(whole), wanted, key=lambda part: made(steps, part / whole)) / whole
+
+    return next(one for one in map(least, count()) if made(steps, one) == wanted)
 
 
 def adaptive(_: int) -> int:

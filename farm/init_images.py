@@ -9,7 +9,10 @@ from farm.axes import BadValue
 from farm.errors import quoted
 
 MAX_BYTES = 64 << 20
-"""Of a file: it is sent to every worker."""
+"""Of a file."""
+
+MAX_TOGETHER = 4 << 30
+"""Bytes of a job's files: all are held until it is rendered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class InitImages:
         self._folders = tuple(folders)
         self._hashes: dict[str, str] = {}
         self._found: dict[str, InitImage] = {}
+        self._held = 0
 
     @property
     def found(self) -> Mapping[str, InitImage]:
@@ -52,9 +56,14 @@ class InitImages:
             BadValue: it is not there, or cannot be read.
         """
         if name not in self._hashes:
-            content = _content(self._path(name))
-            self._hashes[name] = key = hashlib.sha256(content).hexdigest()
-            self._found.setdefault(key, InitImage(name, content))
+            content = _content(path := self._path(name))
+            key = hashlib.sha256(content).hexdigest()
+            if key not in self._found:
+                if self._held + len(content) > MAX_TOGETHER:
+                    raise BadValue(f"{path}: with it, the pictures are larger than {MAX_TOGETHER >> 30} GiB")
+                self._held += len(content)
+                self._found[key] = InitImage(name, content)
+            self._hashes[name] = key
         return self._hashes[name]
 
     def from_root(self, name: str) -> str:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from enum import StrEnum
+from itertools import chain
 from typing import NamedTuple
 
 from farm.cell import Cell
 from farm.costs import first_pass, lengths, row_kind
 from farm.sampling import BUILT_IN, Samplers
+from farm.starting import image_encoding
 
 LOADED_AT_ONCE = 2
 """Checkpoints that a worker keeps loaded: the one in use, and its neighbour where a sweep changes over."""
@@ -125,15 +127,22 @@ def _sorted(runs: Iterable[_Run]) -> list[_Run]:
 
 
 def _longest_first(groups: Iterable[_Group], samplers: Samplers) -> Iterator[Cell]:
-    """Group by group while there are many cells, then all that is left as one group."""
+    """Group by group while there are many cells, then all that is left as one group.
+
+    Groups that start from the same picture stand together, too: it is encoded, and soon no longer needed.
+    """
 
     def shortness(cell: Cell) -> tuple[bool, int]:
         unknown, evaluations = length_of(cell, samplers)
         return not unknown, -evaluations
 
-    waiting = sorted(
+    ordered = sorted(
         (sorted(group, key=shortness) for group in groups), key=lambda group: shortness(group[0])
     )
+    together: dict[Hashable, list[_Group]] = {}
+    for number, group in enumerate(ordered):
+        together.setdefault(image_encoding(group[0].settings) or number, []).append(group)
+    waiting = list(chain.from_iterable(together.values()))
     left = sum(map(len, waiting))
     for number, group in enumerate(waiting):
         if left <= TAIL:

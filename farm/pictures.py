@@ -1,9 +1,15 @@
 """Pictures that people have: whether they can be used, and how they are made ready for the networks."""
 
 import io
+import os
 import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from PIL import ExifTags, Image, UnidentifiedImageError
+
+THREADS = min(4, os.cpu_count() or 1)
+"""That read pictures; each holds one at its full size, a few times."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 
@@ -25,17 +31,22 @@ _GROUND = (255, 255, 255, 255)
 """What lies behind a transparent picture: A1111's default."""
 
 
-def fault_of(content: bytes) -> str:
-    """Why a file cannot be used, in words; empty if it can. All of it is looked at: some are torn."""
+def faults_of(contents: Sequence[bytes]) -> list[str]:
+    """Why files cannot be used, in words; empty if they can. All of them is looked at: some are torn."""
+    with warnings.catch_warnings():  # here, since it is for all threads
+        warnings.simplefilter("ignore")  # what is torn is said in the answer
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="picture") as pool:
+            return list(pool.map(_fault_of, contents))
+
+
+def _fault_of(content: bytes) -> str:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is torn is said in the answer
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                if image.mode.startswith(_DEEP):
-                    return f"has pixels of Pillow's mode {image.mode}; 8 bits a channel are wanted"
-                image.load()
-                _upright(image)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if image.mode.startswith(_DEEP):
+                return f"has pixels of Pillow's mode {image.mode}; 8 bits a channel are wanted"
+            image.load()
+            _upright(image)
     except UnidentifiedImageError:
         return f"is no picture; {', '.join(FORMATS[:-1])} and {FORMATS[-1]} can be read"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -62,7 +73,9 @@ def prepared(content: bytes, width: int, height: int) -> Image.Image:
         ground = Image.new("RGBA", image.size, _GROUND)
         ground.alpha_composite(image.convert("RGBA"))
         image = ground
-    return image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    if image.mode != "RGB":  # or a copy would be made
+        image = image.convert("RGB")
+    return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -8,6 +8,7 @@ from farm.document import Mistakes
 from farm.errors import quoted
 from farm.job import Job
 from farm.resolving import Ignored, contradictions
+from farm.settings import INIT_IMAGE
 
 MOST_ALIKE = 10
 """Contradictions of a setting that are told one by one."""
@@ -101,7 +102,8 @@ class Remarks:
         own = (
             f"{_listed(row.name for row in rows)} chooses its own steps, about {costs} evaluations a picture"
         )
-        return f"{own}: `{name}` does not matter to it"
+        noise = " where there is no init_image" if INIT_IMAGE in self._job.places else ""
+        return f"{own}: `{name}` does not matter to it{noise}"
 
 
 def _together(wheres: Iterable[str]) -> str:

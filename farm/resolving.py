@@ -7,7 +7,7 @@ from typing import Any
 
 from farm.cell import DEFAULTS, Settings
 from farm.costs import evaluations_at, guided_of, is_counted, schedule_of, steps_of_prompt
-from farm.counting import steps_from_picture, steps_of_scheduler
+from farm.counting import least_strength, steps_from_picture, steps_of_scheduler
 from farm.prompts.emphasis import is_weighted
 from farm.prompts.strands import coefficients, is_edited, strands, weights_without_guidance
 from farm.sampling import AUTOMATIC, DIFFUSERS, Sampler, Samplers, Schedule
@@ -129,11 +129,14 @@ def settled(asked: Mapping[str, Any], samplers: Samplers) -> tuple[Settings, lis
 
 
 def _as_counted(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> dict[str, Any]:
-    """Approximations that many numbers stand for: each by one of these, as the evaluations make it.
+    """Settings of which many numbers come to the same: each by one of these.
 
     A stop is where the last guided evaluation ends; an interval is at most as long as the picture.
     """
     found: dict[str, Any] = {}
+    if (strength := _strength(asked)) is not None:
+        made = steps_of_scheduler if row.algorithm == DIFFUSERS else steps_from_picture
+        found["denoising_strength"] = least_strength(asked["steps"], strength, made)
     count, is_sure = max(1, _evaluations(asked, row, schedule)), is_counted(row, schedule)
     if not row.chooses_steps:
         stop = guided_of(count, asked["guidance_stop"]) / count

@@ -1,11 +1,36 @@
 """Where pictures start: from noise alone, or from a picture and noise; and the steps that this leaves."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from fractions import Fraction
+from typing import NamedTuple
 
 from farm.cell import Settings
 from farm.counting import TRAINING_TIMESTEPS, ddim_steps, ddim_stride, steps_from_picture
 from farm.sampling import Sampler, Schedule
+
+
+class InitPicture(NamedTuple):
+    """A picture to start from, at a size.
+
+    Attributes:
+        init_image: the SHA-256 of its file.
+        width: in pixels.
+        height: in pixels.
+    """
+
+    init_image: str
+    width: int
+    height: int
+
+    @property
+    def bytes_of_pixels(self) -> int:
+        """With a byte for each of three channels."""
+        return 3 * self.width * self.height
+
+
+def init_pictures(cells: Iterable[Settings]) -> set[InitPicture]:
+    """The pictures that cells start from."""
+    return {InitPicture(one.init_image, one.width, one.height) for one in cells if one.init_image}
 
 
 def steps_walked(

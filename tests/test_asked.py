@@ -216,6 +216,8 @@ ADAPTIVE = "DPM adaptive chooses its own steps, about 80 evaluations a picture"
         ("sweep: {eta: [0, .5], sampler: [Euler, Euler a, Heun]}", ["eta: no effect on Euler, Heun"]),
         ("sampler: DPM adaptive\nsweep: {steps: [5, 9]}",
          [f"{ADAPTIVE}: `steps` does not matter to it"]),
+        ("sampler: DPM adaptive\ninit_image: none\nsweep: {steps: [5, 9]}",
+         [f"{ADAPTIVE}: `steps` does not matter to it where there is no init_image"]),
         ("sampler: DPM adaptive\nevaluations: 20",
          [f"{ADAPTIVE}: `evaluations` does not matter to it"]),
         ("sampler: [DPM fast]\nschedule: karras".replace("[", "").replace("]", ""),

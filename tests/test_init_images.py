@@ -12,7 +12,7 @@ from farm.errors import BadInput
 from farm.explaining import explained
 from farm.init_images import MAX_BYTES
 from farm.job import Vocabulary, load_job
-from farm.pictures import fault_of, prepared
+from farm.pictures import faults_of, prepared
 from farm.plan import Plan, compile_job
 from farm.results.index import write_index
 from farm.results.infotext import infotext, png_bytes, read_cell
@@ -135,6 +135,13 @@ def test_a_file_that_is_too_large_is_refused(workspace):
     with (workspace / "huge.png").open("wb") as file:
         file.truncate(MAX_BYTES + 1)
     assert "huge.png: is larger than 64 MiB" in refused(workspace, "init_image: huge.png\n")
+
+
+def test_files_that_are_too_large_together_are_refused(workspace, monkeypatch):
+    monkeypatch.setattr("farm.init_images.MAX_TOGETHER", len(TEAL) + len(GOLD) - 1)
+    assert images(read(workspace, "sweep:\n  init_image: [root.png, ../root.png]\n"))
+    said = refused(workspace, "sweep:\n  init_image: [root.png, gold.png]\n")
+    assert "gold.png: with it, the pictures are larger than " in said
 
 
 # What it means
@@ -303,7 +310,7 @@ def test_a_photo_whose_other_data_are_odd_can_be_used():
     content[at + 2 : at + 4] = b"\x02\x00" if little else b"\x00\x02"  # as text
     with Image.open(io.BytesIO(content)) as image, pytest.raises((TypeError, struct.error)):
         ImageOps.exif_transpose(image)
-    assert fault_of(bytes(content)) == ""
+    assert faults_of([bytes(content)])[0] == ""
     assert prepared(bytes(content), 20, 40).size == (20, 40)
 
 
@@ -336,7 +343,7 @@ def test_what_is_transparent_is_white(mode):
 )
 def test_usual_pictures_can_be_used(mode, kind):
     content = file_of(Image.new("RGB", (16, 16), "white").convert(mode), kind)
-    assert fault_of(content) == ""
+    assert faults_of([content])[0] == ""
     assert min(prepared(content, 8, 8).getpixel((4, 4))) > 250
 
 
@@ -356,11 +363,11 @@ LARGE = file_of(Image.effect_noise((64, 64), 80))
     ],
 )
 def test_what_cannot_be_used_says_why(content, fault):
-    assert fault_of(content).startswith(fault)
+    assert faults_of([content])[0].startswith(fault)
 
 
 @pytest.mark.parametrize("most", [700, 300])
 def test_too_many_pixels_are_refused_before_they_are_read(most, monkeypatch):
     """Pillow warns of the first, and raises on twice as many."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
-    assert fault_of(file_of(halves())) == f"has more than {most} pixels, which are too many"
+    assert faults_of([file_of(halves())])[0] == f"has more than {most} pixels, which are too many"

@@ -1,5 +1,5 @@
 from collections import deque
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import groupby, product
 
 import pytest
@@ -69,6 +69,18 @@ def test_the_longest_groups_come_first_and_stay_together(monkeypatch):
         )
     )
     assert numbers(ordered) == [7, 2, 1, 8, 3, 4, 6, 5]
+
+
+def test_what_starts_from_the_same_picture_stays_together(monkeypatch):
+    """Though cells of other strengths share no first pass; the picture with the longest cells first."""
+    axes = {"init_image": ["a", "b", "c"], "denoising_strength": [0.5, 0.9], "seed": [1, 2]}
+    asked = [*swept(**axes), *swept(init_image=["b"], steps=[90]), *swept(seed=[3, 4], steps=[15])]
+    ordered = in_render_order(replace(cell, number=number) for number, cell in enumerate(asked))
+    assert column(ordered, "init_image", "steps")[0] == ["b", 90]  # at the end, all go by their length
+    monkeypatch.setattr("farm.ordering.TAIL", 0)
+    ordered = in_render_order(replace(cell, number=number) for number, cell in enumerate(asked))
+    assert column(ordered, "init_image") == ["b", "a", "c", ""]
+    assert column(ordered[:5], "steps", "denoising_strength") == [[90, 0.75], [20, 0.9], [20, 0.5]]
 
 
 def test_what_nobody_knows_comes_first():

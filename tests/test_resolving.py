@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from farm.cell import DEFAULTS, Settings, content_key
 from farm.costs import evaluations, guided_of
+from farm.counting import steps_from_picture, steps_of_scheduler
 from farm.resolving import completed, contradictions, resolved
 from farm.sampling import BUILT_IN
 from farm.weights.checkpoint import load_checkpoint
@@ -165,6 +166,25 @@ def test_approximations_that_come_to_the_same_are_one_picture(networks, sampler,
     forced = [replace(wanted, **{name: value}) for value in values]
     one, *others = (render([settings], Counting(networks), rows=2)[0] for settings in (wanted, *forced))
     assert all((one == other).all() for other in others)
+
+
+@given(steps=st.integers(1, 1000), strength=STOPS)
+def test_a_strength_is_the_shortest_number_that_leaves_as_many_steps(steps, strength):
+    for sampler, made in (("Euler", steps_from_picture), ("diffusers:DDIMScheduler", steps_of_scheduler)):
+        asked = {"sampler": sampler, "steps": steps, "init_image": "0"}
+        found = decided(**asked, denoising_strength=strength).denoising_strength
+        assert made(steps, found) == made(steps, strength) and len(str(found)) <= 6
+        assert decided(**asked, denoising_strength=found).denoising_strength == found
+
+
+def test_strengths_that_come_to_the_same_steps_are_one_picture():
+    def found(sampler, steps, *strengths):
+        asked = {"sampler": sampler, "steps": steps, "init_image": "0"}
+        return [decided(**asked, denoising_strength=one).denoising_strength for one in strengths]
+
+    assert found("Euler", 20, 0, 0.04, 0.05, 0.5, 0.53, 0.75, 0.95, 1) == [0, 0, 0.05, 0.5, 0.5, 0.75, 1, 1]
+    assert found("DPM adaptive", 15, 0.67, 0.7, 0.74) == [0.7, 0.7, 0.74]
+    assert found("diffusers:DDIMScheduler", 20, 0.5, 0.53, 0.95, 1) == [0.5, 0.5, 0.95, 1]
 
 
 @pytest.mark.parametrize("where", [{"steps": 1}, {"guidance_stop": 0.4}])

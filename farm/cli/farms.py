@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,16 @@ from farm.errors import FarmError
 
 if TYPE_CHECKING:
     from farm.cluster.coordinator import Farm
+
+
+def check_farm(inline: bool) -> None:
+    """Whether there can be one.
+
+    Raises:
+        FarmError: Ray is wanted, and is not installed.
+    """
+    if not inline and find_spec("ray") is None:
+        raise FarmError("Ray is not installed here; --inline renders without it")
 
 
 def open_farm(
@@ -31,11 +42,6 @@ def open_farm(
         inline_farm = import_module("farm.cluster.inline").InlineFarm
         farm: Farm = inline_farm(checkpoints, plugin_folders, renderer_factory=renderer)
         return farm
-    try:
-        ray_farm = import_module("farm.cluster.ray_farm")
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise FarmError("Ray is not installed here; --inline renders without it") from error
+    ray_farm = import_module("farm.cluster.ray_farm")
     farm = ray_farm.RayFarm(checkpoints, plugin_folders, address=address, workers=workers, options=options)
     return farm

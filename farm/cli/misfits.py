@@ -8,13 +8,17 @@ from typing import Any
 from farm.cell import Settings
 from farm.costs import schedule_of
 from farm.errors import FarmError, Problem
-from farm.pictures import fault_of
+from farm.pictures import faults_of
 from farm.plan import Plan
 from farm.render.noise_levels import OutOfRange, ends_for, log_sigmas_of, sigma_range
 from farm.sampling import Samplers
 from farm.scheduler_names import chosen, is_scheduler
 from farm.settings import INIT_IMAGE
+from farm.starting import init_pictures
 from farm.weights.catalog import Checkpoint, scheduler_config_of, skip_connections_of
+
+MAX_OF_PIXELS = 4 << 30
+"""Bytes of the pictures to start from, once they are of the sizes wanted: all go to every machine."""
 
 NEEDED_FOR_ZERO_SNR = "rescale_betas_zero_snr"
 """What diffusers' schedulers call it, of those that have it."""
@@ -37,14 +41,21 @@ def misfits(plan: Plan, path: Path, checkpoints: Mapping[str, Checkpoint]) -> li
         for model, group in groupby(wanted, key=lambda one: one.model)
         for mistake in _of_model(checkpoints[model], list(group), plan.samplers)
     ]
-    found += [
-        (INIT_IMAGE, f"{image.name}: {fault}")
-        for image in plan.init_images.values()
-        if (fault := fault_of(image.content))
-    ]
+    found += _too_many_pictures(wanted)
+    images = plan.init_images.values()
+    faults = faults_of([image.content for image in images])
+    found += [(INIT_IMAGE, f"{image.name}: {fault}") for image, fault in zip(images, faults) if fault]
     return [
         Problem(str(plan.places.get(name, path)), f"{name}: {what}") for name, what in dict.fromkeys(found)
     ]
+
+
+def _too_many_pictures(wanted: Sequence[Settings]) -> Iterator[Mistake]:
+    pictures = init_pictures(wanted)
+    size = sum(one.bytes_of_pixels for one in pictures)
+    if size > MAX_OF_PIXELS:
+        what = f"{len(pictures):,} pictures to start from are {size / 2**30:.1f} GiB of pixels"
+        yield INIT_IMAGE, f"{what}; at most {MAX_OF_PIXELS >> 30} GiB go to the workers of one job"
 
 
 def _of_model(checkpoint: Checkpoint, wanted: Sequence[Settings], samplers: Samplers) -> Iterator[Mistake]:

@@ -18,7 +18,7 @@ from farm.errors import BadInput, Problem
 from farm.explaining import explained, loads_of
 from farm.plan import Plan
 from farm.rates import Rates
-from farm.results.store import read_records
+from farm.results.store import done_in
 from farm.weights.addons import find_addons
 from farm.work import Needs
 
@@ -80,8 +80,7 @@ def _done(compiled: Plan, place: Place, hashes: Mapping[str, str]) -> dict[str, 
     if not all(hashes.values()):
         return {"done": None, "estimate_of_the_others": None}
     plan = compiled.keyed(hashes)
-    records = read_records(place.results / plan.name)
-    left = plan.without({key for key, record in records.items() if record.status == "done"})
+    left = plan.without(done_in(place.results / plan.name))
     return {
         "done": len(plan.cells) - len(left.cells),
         "estimate_of_the_others": _estimate(left, place, hashes) if left.cells else None,

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import TracebackType
@@ -13,12 +13,13 @@ import typer
 from farm.cell import Cell, Outcome
 from farm.cli.account import Account
 from farm.cli.early import Early
-from farm.cli.farms import open_farm
+from farm.cli.farms import check_farm, open_farm
 from farm.cli.jobs import Place
 from farm.cli.progress import RunProgress
 from farm.cli.words import counted
 from farm.cluster.coordinator import Notice
 from farm.errors import FarmError
+from farm.init_pixels import InitPixels, made_ready
 from farm.interrupts import uninterrupted
 from farm.ordering import WaveOf
 from farm.plan import Plan
@@ -27,8 +28,9 @@ from farm.results.gallery import write_gallery
 from farm.results.overview import write_overview
 from farm.results.scoring import score_stored, unscored
 from farm.results.sheet import write_sheets
-from farm.results.store import Store
+from farm.results.store import Store, done_in
 from farm.results.whole import write_whole
+from farm.starting import init_pictures
 from farm.weights.catalog import hash_all
 
 if TYPE_CHECKING:
@@ -64,8 +66,12 @@ def render_jobs(
     plans = _keyed(plans, place)
     names = {cell.settings.model for plan in plans for cell in plan.cells}
     paths = {name: place.checkpoints[name].path for name in names}
-    farm_options = {**options, **_pictures_for(plans)}
-    opened = open_farm(paths, place.workspace.plugin_folders, inline, address, workers, farm_options)
+
+    def opened() -> "Farm":
+        own = {**options, **_init_pixels(plans, place)}
+        return open_farm(paths, place.workspace.plugin_folders, inline, address, workers, own)
+
+    check_farm(inline)
     with _LateFarm(opened, options["compiled"]) as farm:
         try:
             return sum([_run_job(plan, place, farm, options, plan is not plans[0]) for plan in plans])
@@ -73,22 +79,25 @@ def render_jobs(
             write_overview(place.results)
 
 
-def _pictures_for(plans: Sequence[Plan]) -> dict[str, Mapping[str, bytes]]:
-    """What renderers are given of the pictures that cells start from; nothing if none does."""
-    wanted = {cell.settings.init_image for plan in plans for cell in plan.cells}
-    images = {key: image.content for plan in plans for key, image in plan.init_images.items()}
-    found = {key: images[key] for key in sorted(wanted) if key}
-    return {"pictures": found} if found else {}
+def _init_pixels(plans: Sequence[Plan], place: Place) -> dict[str, InitPixels]:
+    """What renderers are given of the pictures that cells to be rendered start from; nothing if none does."""
+    left = [plan.without(done_in(place.results / plan.name)) for plan in plans]
+    wanted = init_pictures(cell.settings for plan in left for cell in plan.cells)
+    images = {key: image for plan in plans for key, image in plan.init_images.items()}
+    if not wanted:
+        return {}
+    _say(f"making {counted(len(wanted), 'picture')} to start from ready")
+    return {"pictures": made_ready(wanted, images)}
 
 
 class _LateFarm:
     """The farm, started when the first cell is to be rendered and stopped at the end."""
 
-    def __init__(self, farm: "Farm", compiles: bool) -> None:
-        self._farm = farm
+    def __init__(self, opened: Callable[[], "Farm"], compiles: bool) -> None:
+        self._opened = opened
         self._first = "; they compile at their first full batches, for a while" if compiles else ""
         self._stack = ExitStack()
-        self._is_up = False
+        self._farm: Farm | None = None
 
     def __enter__(self) -> "_LateFarm":
         return self
@@ -100,12 +109,13 @@ class _LateFarm:
 
     def render(self, cells: Sequence[Cell], wave_of: WaveOf) -> Generator["Event"]:
         """The farm's events for these cells; nothing is started for none."""
-        if cells and not self._is_up:
+        if not cells:
+            return
+        if self._farm is None:
+            opened = self._opened()
             _say(f"starting the workers{self._first}")
-            self._stack.enter_context(self._farm)
-            self._is_up = True
-        if cells:
-            yield from self._farm.render(cells, wave_of)
+            self._farm = self._stack.enter_context(opened)
+        yield from self._farm.render(cells, wave_of)
 
 
 def _keyed(plans: Sequence[Plan], place: Place) -> list[Plan]:

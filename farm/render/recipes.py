@@ -13,13 +13,14 @@ from farm.costs import guided_evaluations, schedule_of
 from farm.counting import steps_from_picture
 from farm.diffusers_schedulers import BadScheduler
 from farm.errors import CellFailed
+from farm.init_pixels import InitPixels
 from farm.questions import Draw, NoiseSource
 from farm.render.broken import Broken, Fault
 from farm.render.conditioning import conditions_of
 from farm.render.deepcache import deepcache_of
 from farm.render.distilled import distilled
 from farm.render.guidance import Condition, Guidance, Origin, Sampled, guided
-from farm.render.init_latents import Pictures, init_latents_of
+from farm.render.init_latents import init_latents_of
 from farm.render.model import Model
 from farm.render.noise import CellNoise
 from farm.render.parameterization import Parameterization
@@ -49,7 +50,7 @@ class Picture(NamedTuple):
 
 
 def text_to_image(
-    settings: Settings, samplers: Samplers = BUILT_IN, pictures: Pictures = MappingProxyType({})
+    settings: Settings, samplers: Samplers = BUILT_IN, pictures: InitPixels = MappingProxyType({})
 ) -> Coroutine:
     """Renders a cell, from noise or from a picture and noise; returns a `Picture`.
 

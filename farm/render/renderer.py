@@ -14,12 +14,12 @@ from PIL import Image
 from farm.cache_file import cache_path
 from farm.cell import Cell, Settings
 from farm.errors import CellFailed, described
+from farm.init_pixels import InitPixels
 from farm.render.broken import Broken
 from farm.render.capacity import Capacity
 from farm.render.clock import clock_of
 from farm.render.device import dtype_for, leave_cores_free, name_of
 from farm.render.engine import Engine, Finished
-from farm.render.init_latents import Pictures
 from farm.render.memory import Memory
 from farm.render.profile import Profile
 from farm.render.recipes import Picture, text_to_image, weights_of
@@ -91,7 +91,7 @@ class Renderer:
         rows: int | None = None,
         compiled: bool = False,
         profiled: bool = False,
-        pictures: Pictures = MappingProxyType({}),
+        pictures: InitPixels = MappingProxyType({}),
     ) -> None:
         self._pictures = pictures
         self._device = torch.device(device)

@@ -216,7 +216,7 @@ function show(cell) {
   fact(facts, "status", cell.status);
   fact(facts, "error", cell.error);
   for (const [name, value] of Object.entries({ ...job.shared, ...cell.settings })) fact(facts, name, value);
-  fact(facts, "evaluations", cell.evaluations || "");
+  fact(facts, "evaluations", cell.evaluations);
   for (const [name, value] of Object.entries(cell.columns || {})) fact(facts, name, value);
   fact(facts, "seconds", cell.seconds);
   fact(facts, "worker", cell.worker);

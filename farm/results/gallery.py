@@ -92,7 +92,7 @@ def _entry(plan: Plan, cell: Cell, record: Record | None, own: list[str]) -> dic
         "status": record.status if record else "pending",
         "key": cell.key,
         "settings": {name: plan.shown(name, getattr(cell.settings, name)) for name in own},
-        "evaluations": cell.evaluations,
+        "evaluations": record.evaluations_of(cell) if record else cell.evaluations,
         "infotext": infotext(cell),
     }
     if record:

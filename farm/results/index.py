@@ -122,5 +122,5 @@ def _on_axis(plan: Plan, place: int, cell: Cell) -> SettingValue:
 
 def _setting(plan: Plan, name: str, cell: Cell, record: Record | None = None) -> SettingValue:
     if name == "evaluations":
-        return (record.evaluations if record else 0) or cell.evaluations
+        return record.evaluations_of(cell) if record else cell.evaluations
     return plan.shown(name, getattr(cell.settings, name))

@@ -10,7 +10,7 @@ from typing import BinaryIO, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from farm.cell import Scalar
+from farm.cell import Cell, Scalar
 from farm.errors import FarmError
 from farm.results.whole import sync_folder, synced
 
@@ -33,7 +33,7 @@ class Record:
         finished: when, in UTC (ISO 8601).
         attempts: how often it was tried, this one included.
         columns: what plugins found out.
-        evaluations: of the model, as counted; 0 in journals of before.
+        evaluations: of the model, as counted; None if it failed, and in journals of before.
         remark: what was done otherwise than asked; empty if nothing was.
         scores: the uses of scoring plugins that the columns have the answers of, as `PluginUse.identity`.
     """
@@ -48,10 +48,14 @@ class Record:
     worker: str = ""
     finished: str = ""
     attempts: int = 1
-    evaluations: int = 0
+    evaluations: int | None = None
     remark: str = ""
     columns: Mapping[str, Scalar] = field(default_factory=dict)
     scores: Sequence[str] = ()
+
+    def evaluations_of(self, cell: Cell) -> int:
+        """Of the model: as counted where that is known, or else as planned."""
+        return cell.evaluations if self.evaluations is None else self.evaluations
 
 
 _RECORDS = TypeAdapter(Record)

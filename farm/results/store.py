@@ -33,6 +33,11 @@ def read_records(folder: Path) -> dict[str, Record]:
     return {key: record for key, record in records.items() if _holds(record, sizes)}
 
 
+def done_in(folder: Path) -> set[str]:
+    """The keys whose pictures lie whole in a job's folder."""
+    return {key for key, record in read_records(folder).items() if record.status == "done"}
+
+
 def _sizes(images: Path) -> dict[str, int]:
     if not images.is_dir():
         return {}
@@ -143,7 +148,7 @@ class Store:
             error=" ".join(outcome.error.split()),
             seconds=round(outcome.seconds, 4),
             worker=outcome.worker,
-            evaluations=outcome.cell.evaluations if done else 0,
+            evaluations=outcome.cell.evaluations if done else None,
             remark=outcome.remark,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             columns=dict(outcome.columns),

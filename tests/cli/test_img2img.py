@@ -73,6 +73,24 @@ def test_workers_are_sent_the_picture(farm, workspace, jobs):
     assert max(np.abs(one - other).max() for one, other in zip(alone, pictures(workspace), strict=True)) <= 2
 
 
+def test_a_picture_that_needs_no_evaluation_has_none_in_the_index_and_on_the_page(farm, workspace, jobs):
+    """Adaptive steps from strength 0 have no way to go; about 80 evaluations are planned."""
+    one = {"sampler": "DPM adaptive", "denoising_strength": "0, 0.6", "cfg_scale": "1"}
+    asked = [part for name, value in one.items() for part in ("--set", f"{name}={value}")]
+    assert farm("run", "jobs/changed.yaml", "--inline", *asked).code == 0
+    least, more = index(workspace).evaluations
+    assert least == 0 < more != 80
+    page = (workspace / "results" / "changed" / "index.html").read_text(encoding="utf-8")
+    assert '"evaluations":0,' in page and f'"evaluations":{more},' in page
+
+
+def test_more_pixels_than_go_to_workers_are_refused(farm, jobs, monkeypatch):
+    monkeypatch.setattr("farm.cli.misfits.MAX_OF_PIXELS", 64 * 64 * 3 + 64 * 72 * 3 - 1)
+    assert farm("check", "jobs/changed.yaml").code == 0
+    said = farm("check", "jobs/changed.yaml", "--set", "width=64, 72")
+    assert said.code == 2 and "2 pictures to start from are 0.0 GiB of pixels; at most" in said.err
+
+
 @pytest.mark.parametrize("command", ["plan", "check", "run"])
 def test_a_picture_that_cannot_be_used_is_one_line_before_anything_is_rendered(
     farm, workspace, jobs, command

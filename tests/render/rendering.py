@@ -1,6 +1,6 @@
 """Renders settings with a real checkpoint, for the tests that compare pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -8,14 +8,16 @@ import numpy as np
 import torch
 
 from farm.cell import Settings
+from farm.init_images import InitImage
+from farm.init_pixels import InitPixels, made_ready
 from farm.render.capacity import Capacity
 from farm.render.engine import Engine
-from farm.render.init_latents import Pictures
 from farm.render.memory import Memory
 from farm.render.recipes import text_to_image
 from farm.render.requests import Predict, Request
 from farm.render.runner import Runner
 from farm.sampling import BUILT_IN
+from farm.starting import init_pictures
 from farm.weights.checkpoint import Networks
 
 LEVELS = 2
@@ -53,16 +55,23 @@ class Counting(Runner):
         return sum(count for name, count in self.calls if name == kind)
 
 
+def pixels_for(cells: Iterable[Settings], pictures: Mapping[str, bytes]) -> InitPixels:
+    """What cells start from, of pictures by the SHA-256 of their files."""
+    images = {key: InitImage(key, content) for key, content in pictures.items()}
+    return made_ready(init_pictures(cells), images)
+
+
 def render(
     cells: Sequence[Settings],
     runner: Counting,
     rows: int | None = None,
-    pictures: Pictures = MappingProxyType({}),
+    pictures: Mapping[str, bytes] = MappingProxyType({}),
 ) -> list[np.ndarray]:
     """Pictures `(height, width, 3)` of cells, rendered together by an engine of their own."""
     engine = Engine(runner, Capacity(torch.device("cpu"), rows))
+    ready = pixels_for(cells, pictures)
     for number, settings in enumerate(cells):
-        engine.submit(number, text_to_image(settings, BUILT_IN, pictures))
+        engine.submit(number, text_to_image(settings, BUILT_IN, ready))
     rendered: dict[Any, np.ndarray] = {}
     while engine.in_flight:
         for finished in engine.step():

@@ -33,7 +33,7 @@ from farm.sampling import BUILT_IN, SAMPLERS, SCHEDULES, Sampler
 from farm.weights.checkpoint import Networks
 from tests.render.on_the_model import decoded, k_diffusion_model, k_diffusion_sigmas, with_guidance
 from tests.render.oracles import Recorded, k_diffusion, stable_diffusion
-from tests.render.rendering import LEVELS, Counting, apart, render
+from tests.render.rendering import LEVELS, Counting, apart, pixels_for, render
 from tests.render.test_samplers import k_diffusion_sampled
 from tests.render.test_scheduler import CLASSES, STABLE_DIFFUSION, drawn, network, ours
 from tests.render.unit_variance import settings
@@ -390,7 +390,7 @@ def test_a_picture_that_is_not_here_fails_its_cell_alone(
     engine = Engine(Counting(networks), Capacity(CPU))
     cells = [from_picture(picture, "Euler", 2), from_picture(b"elsewhere", "Euler", 2)]
     for number, wanted in enumerate(cells):
-        engine.submit(number, text_to_image(wanted, BUILT_IN, pictures))
+        engine.submit(number, text_to_image(wanted, BUILT_IN, pixels_for(cells[:1], pictures)))
     ended = {}
     while engine.in_flight:
         ended.update({one.name: one.error for one in engine.step()})

@@ -21,7 +21,7 @@ from farm.render.renderer import Rendered, Renderer
 from farm.render.requests import EncodeImage, Request, Weights
 from farm.render.runner import Runner
 from farm.weights.checkpoint import Networks
-from tests.render.rendering import LEVELS, Counting, apart
+from tests.render.rendering import LEVELS, Counting, apart, pixels_for
 from tests.render.rendering import render as render_with
 from tests.render.scarce import OnDevice, Scarce
 from tests.render.test_faults import BASE, Faulty, faulty, pixels, render, too_little_memory  # noqa: F401
@@ -40,18 +40,19 @@ def picture_file(color: str) -> bytes:
 
 PICTURES = {hashlib.sha256(one).hexdigest(): one for one in map(picture_file, ("teal", "gold", "gray"))}
 CELLS = [replace(BASE, init_image=key, denoising_strength=0.5) for key in PICTURES]
+LARGE = [replace(CELLS[0], width=128, height=128, seed=seed) for seed in (1, 2)]
 
 
 @pytest.fixture
 def renderer(faulty: type[Faulty], tiny_model: Path) -> Iterator[Renderer]:  # noqa: F811
-    made = Renderer({"m": tiny_model}, "cpu", pictures=PICTURES)
+    made = Renderer({"m": tiny_model}, "cpu", pictures=pixels_for([*CELLS, *LARGE], PICTURES))
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
 def sound(tiny_model: Path) -> dict[Settings, np.ndarray]:
-    renderer = Renderer({"m": tiny_model}, "cpu", pictures=PICTURES)
+    renderer = Renderer({"m": tiny_model}, "cpu", pictures=pixels_for(CELLS, PICTURES))
     pictures = {settings: pixels(one) for settings, one in render(renderer, CELLS).items()}
     renderer.close()
     return pictures
@@ -119,16 +120,14 @@ def test_a_picture_that_never_fits_fails_the_cells_that_start_from_it(
     renderer: Renderer,
     sound: dict[Settings, np.ndarray],
 ) -> None:
-    large = [replace(CELLS[0], width=128, height=128, seed=seed) for seed in (1, 2)]
-
     def before(requests: list[Request]) -> None:
         if isinstance(requests[0], EncodeImage) and requests[0].kind.width == 128:
             raise too_little_memory()
 
     faulty.before = staticmethod(before)
-    rendered = render(renderer, [*large, *CELLS])
+    rendered = render(renderer, [*LARGE, *CELLS])
     check_sound(rendered, sound)
-    for one in large:
+    for one in LARGE:
         assert rendered[one].error.startswith("it does not fit into the memory of cpu, even alone")
     assert 0 < renderer.take_work().again <= 2 * (MOST_TRIES - 1)
 
@@ -172,17 +171,6 @@ def test_what_stays_nan_at_full_precision_fails_and_says_so(
     half = replace(CELLS[0], precision="bf16")
     [again] = render(renderer, [half]).values()
     assert again.error == "the encoded picture holds NaN or infinite values, at fp32 too"
-
-
-def test_a_picture_that_is_torn_on_the_way_fails_its_cells_alone(
-    tiny_model: Path, sound: dict[Settings, np.ndarray]
-) -> None:
-    key, *_ = PICTURES
-    renderer = Renderer({"m": tiny_model}, "cpu", pictures=PICTURES | {key: PICTURES[key][:60]})
-    rendered = render(renderer, CELLS)
-    renderer.close()
-    assert rendered[CELLS[0]].image is None and "image file is truncated" in rendered[CELLS[0]].error
-    check_sound(rendered, sound, but=CELLS[0])
 
 
 @pytest.mark.parametrize("rung", Rung)
