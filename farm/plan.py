@@ -117,7 +117,7 @@ class Plan:
     def _need(self, group: Collection[Settings]) -> Need:
         weighed = sum(weighed_rows(evaluations(settings, self.samplers), settings) for settings in group)
         unshared = sum(rows(settings, self.samplers) for settings in group)
-        return Need(weighed - unshared + self._rows_of(group), len(group))
+        return Need(weighed - unshared + self._rows_of(group), len(group), _encoded(group))
 
     def _rows_of(self, group: Collection[Settings]) -> int:
         """After those that are shared; cells of several sizes share none."""
@@ -136,7 +136,7 @@ class Plan:
 
     def image_encodings(self) -> int:
         """How many pictures are encoded to start from: each once for a model and a size."""
-        return len({image_encoding(settings) for settings in self._pictures() if settings.init_image})
+        return _encoded(self._pictures())
 
     def shown(self, name: str, value: SettingValue) -> SettingValue:
         """A setting's value as people know it: a picture by the path that the job has."""
@@ -146,6 +146,11 @@ class Plan:
     def _pictures(self) -> Collection[Settings]:
         """The settings of the cells; those of cells that want the same picture count once."""
         return {cell.settings for cell in self.cells}
+
+
+def _encoded(group: Collection[Settings]) -> int:
+    """Pictures that are encoded for these to start from."""
+    return len({image_encoding(settings) for settings in group if settings.init_image})
 
 
 def compile_job(job: Job) -> Plan:

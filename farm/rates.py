@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from farm.cache_file import CacheFile, cache_path
 from farm.work import Kind, Needs, Size, Work, total
 
-MOST = {"row": 10_000, "picture": 1000, "text": 1000, "load": 10}
+MOST = {"row": 10_000, "picture": 1000, "encoding": 1000, "text": 1000, "load": 10}
 """What is measured, and how many of it from earlier runs count against those of a new one."""
 
 
@@ -97,13 +97,16 @@ class Rates:
             elif len(parts) == 3 and (rate := _rate(entry)) is not None:
                 self._known[_Key(*parts)] = rate
 
-    def note(self, works: Iterable[Work], hashes: Mapping[str, str], place: str) -> None:
+    def note(
+        self, works: Iterable[Work], hashes: Mapping[str, str], place: str, workers: int | None = None
+    ) -> None:
         """Keeps what a run has measured, beside what was known.
 
         Args:
             works: of each worker.
             hashes: SHA-256 of each checkpoint by its name.
             place: the folder that it was run in.
+            workers: that there were; some may have had nothing to do. As many as worked, if not given.
         """
         by_device: dict[str, list[Work]] = {}
         for work in works:
@@ -111,15 +114,25 @@ class Rates:
                 by_device.setdefault(work.device, []).append(work)
         if not by_device:
             return
-        self._last[place] = {device: len(group) for device, group in by_device.items()}
-        entries: dict[str, Any] = {_LAST + place: self._last[place]}
+        crew = {device: len(group) for device, group in by_device.items()}
+        self._last[place] = crew = self._whole(crew, workers or 0, place)
+        entries: dict[str, Any] = {_LAST + place: crew}
         for device, group in by_device.items():
-            for what, whose, rate in _measured(total(group), len(group), hashes):
+            for what, whose, rate in _measured(total(group), crew[device], hashes):
                 key = _Key(what, whose, device)
                 known = self._known.get(key)
                 self._known[key] = rate if known is None else known.followed_by(rate, MOST[what])
                 entries[_BETWEEN.join(key)] = asdict(self._known[key])
         self._file.update(entries)
+
+    def _whole(self, crew: _Crew, workers: int, place: str) -> _Crew:
+        """With those that had nothing to do: nobody asked on what they would have done it."""
+        if sum(crew.values()) >= workers:
+            return crew
+        if len(crew) == 1:
+            return dict.fromkeys(crew, workers)
+        before = self._last.get(place, {})
+        return before if crew.keys() <= before.keys() and sum(before.values()) == workers else crew
 
     def estimate(self, needs: Needs, hashes: Mapping[str, str], place: str) -> Estimate | None:
         """How long it may take with the devices of the last run here, or else with others that are known.
@@ -170,6 +183,8 @@ def _counts(needs: Needs, hashes: Mapping[str, str]) -> Mapping[tuple[str, str],
         whose = _of_size(hashes.get(size.model, ""), size)
         counts["row", whose] += need.rows
         counts["picture", whose] += need.pictures
+        if need.encodings:
+            counts["encoding", whose] += need.encodings
     for what, numbers in (("load", needs.loads), ("text", needs.texts)):
         for networks, number in numbers.items():
             counts[what, _of_networks(hashes.get(networks.model, ""), networks.precision)] += number
@@ -186,6 +201,7 @@ def _measured(work: Work, workers: int, hashes: Mapping[str, str]) -> Iterator[t
         measured = {
             "predict": ("row", tally.rows * kind.weight, beside),
             "decode": ("picture", tally.rows, beside),
+            "encode image": ("encoding", tally.rows, 1.0),
             "encode text": ("text", tally.rows, 1.0),
             "load": ("load", tally.calls, 1.0),
         }.get(kind.request)

@@ -39,10 +39,12 @@ class Need(NamedTuple):
     Attributes:
         rows: through the UNet; shallow ones count as the part that their work is.
         pictures: to be decoded.
+        encodings: of pictures to start from.
     """
 
     rows: float
     pictures: int
+    encodings: int = 0
 
 
 @dataclass(frozen=True, slots=True)

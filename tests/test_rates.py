@@ -65,6 +65,29 @@ def test_loads_and_texts_count(file: Path) -> None:
         assert estimate is not None and estimate.seconds == pytest.approx(1.0 + seconds), (loads, texts)
 
 
+def test_encodings_of_pictures_to_start_from_count(file: Path) -> None:
+    encoding = Work({Kind("encode image", *SMALL): Tally(1, 4, 8, 2.0)})
+    Rates(file).note([worked(SMALL, 0.01, 0.5) + encoding], HASHES, HERE)
+    estimate = Rates(file).estimate(Needs({SMALL: Need(100, 2, encodings=6)}), HASHES, HERE)
+    assert estimate is not None and estimate.seconds == pytest.approx(100 * 0.01 + 2 * 0.5 + 6 * 0.5)
+
+
+def test_workers_that_had_nothing_to_do_are_reckoned_with(file: Path) -> None:
+    """A run of one picture leaves most of them idle."""
+
+    def found(*works: Work, workers: int) -> tuple[int, str]:
+        Rates(file).note(works, HASHES, HERE, workers)
+        estimate = Rates(file).estimate(wanted(100), HASHES, HERE)
+        assert estimate is not None
+        return estimate.workers, estimate.device
+
+    on_card, on_cpu = worked(SMALL, 0.01, 0.5), worked(SMALL, 0.1, 0.5, device=CPU)
+    assert found(on_card, workers=4) == (4, CARD)
+    assert found(on_card, on_cpu, on_cpu, workers=3) == (3, f"{CARD} and {CPU}")
+    assert found(on_cpu, on_card, workers=3) == (3, f"{CARD} and {CPU}")  # as in the run before
+    assert found(on_cpu, on_card, workers=9) == (2, f"{CPU} and {CARD}")  # nobody knows
+
+
 def test_approximated_rows_count_as_plans_weigh_them(file: Path) -> None:
     shallow = Kind("predict", *SMALL, tokens=77, approximation="shallow", weight=0.2)
     merged = Kind("predict", *SMALL, tokens=77, approximation="50% merged")

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from farm.cluster.crew import COMPILING, USUAL
 from farm.errors import FarmError
 
 if TYPE_CHECKING:
@@ -43,5 +44,6 @@ def open_farm(
         farm: Farm = inline_farm(checkpoints, plugin_folders, renderer_factory=renderer)
         return farm
     ray_farm = import_module("farm.cluster.ray_farm")
-    farm = ray_farm.RayFarm(checkpoints, plugin_folders, address=address, workers=workers, options=options)
+    patience = COMPILING if options.get("compiled") else USUAL
+    farm = ray_farm.RayFarm(checkpoints, plugin_folders, address, workers, patience, options=options)
     return farm

@@ -58,7 +58,7 @@ def plan(
     hashes = {name: place.hashes.known(place.checkpoints[name].path) for name in models_of(compiled)}
     ordered = compiled.in_order(chosen) if chosen else compiled
     time = {"estimate": _estimate(ordered, place, hashes)}
-    facts = facts_of(compiled) | time | {"warnings": warnings} | _done(compiled, place, hashes)
+    facts = facts_of(compiled) | time | {"warnings": warnings} | _done(ordered, place, hashes)
     told = explained(ordered) if explain else None
     if as_json:
         facts |= {"explanation": asdict(told)} if told else {}
@@ -75,15 +75,16 @@ def _estimate(planned: Plan, place: Place, hashes: Mapping[str, str]) -> dict[st
     return asdict(estimate) if estimate else None
 
 
-def _done(compiled: Plan, place: Place, hashes: Mapping[str, str]) -> dict[str, Any]:
+def _done(planned: Plan, place: Place, hashes: Mapping[str, str]) -> dict[str, Any]:
     """What is there already, as far as that can be told without reading whole checkpoints."""
     if not all(hashes.values()):
-        return {"done": None, "estimate_of_the_others": None}
-    plan = compiled.keyed(hashes)
+        return {"done": None, "estimate_of_the_others": None, "others_at_most": False}
+    plan = planned.keyed(hashes)
     left = plan.without(done_in(place.results / plan.name))
     return {
         "done": len(plan.cells) - len(left.cells),
         "estimate_of_the_others": _estimate(left, place, hashes) if left.cells else None,
+        "others_at_most": left.leaves_rows_out(),
     }
 
 
@@ -148,17 +149,18 @@ def _in_words(compiled: Plan, facts: dict[str, Any]) -> str:
         *([f"image encodings: {facts['image_encodings']}"] * bool(facts["image_encodings"])),
         f"pictures on disk: about {_size(facts['bytes_on_disk'])}, if no plugin resizes them",
         f"time: {at_most * bool(facts['estimate'])}{_time(facts['estimate'])}",
-        *_there(facts, at_most),
+        *_there(facts),
     ]
     return "\n".join(lines)
 
 
-def _there(facts: dict[str, Any], at_most: str) -> Iterator[str]:
+def _there(facts: dict[str, Any]) -> Iterator[str]:
     """What earlier runs have left to be done."""
     done, cells, estimate = facts["done"], facts["cells"], facts["estimate_of_the_others"]
     if done == cells:
         yield "all of it is there already"
     elif done:
+        at_most = "at most " * facts["others_at_most"]
         time = f", which take {at_most}about {_duration(estimate['seconds'])}" if estimate else ""
         yield f"{done} of {counted(cells, 'cell')} are there already; {cells - done} are left{time}"
 

@@ -107,6 +107,11 @@ class _LateFarm:
     ) -> None:
         self._stack.close()
 
+    @property
+    def workers(self) -> int:
+        """That it has; 0 before it is started."""
+        return self._farm.workers if self._farm else 0
+
     def render(self, cells: Sequence[Cell], wave_of: WaveOf) -> Generator["Event"]:
         """The farm's events for these cells; nothing is started for none."""
         if not cells:
@@ -139,6 +144,7 @@ def _run_job(plan: Plan, place: Place, farm: _LateFarm, options: Mapping[str, An
             with suppress(FarmError):  # what was committed is in the journal
                 store.write_index()
                 page = write_gallery(plan, store.records(), store.folder)
+                _note_rates(left, account, place, options, farm.workers)
                 _tell_where_time_went(account, store.folder, options)
                 print(f"page:  {page}", flush=True)
             _say(f"{plan.name}: interrupted; {_kept(store, plan)}; the same command goes on from there")
@@ -147,23 +153,30 @@ def _run_job(plan: Plan, place: Place, farm: _LateFarm, options: Mapping[str, An
             with suppress(FarmError):  # the first cause is what must be told
                 store.write_index()
             raise
-        _tell(left, account, place, options)
+        _tell(left, account, options)
+        _note_rates(left, account, place, options, farm.workers)
         _tell_where_time_went(account, store.folder, options)
         return scoreless + failed
 
 
-def _tell(planned: Plan, account: Account, place: Place, options: Mapping[str, Any]) -> None:
-    """What was done, beside what was planned; and how long it took, for the plans to come.
-
-    What a compiler or a profiler took of the time says nothing about other runs.
-    """
+def _tell(planned: Plan, account: Account, options: Mapping[str, Any]) -> None:
+    """What was done, beside what was planned."""
     for line in account.lines(planned):
         _say(f"{planned.name}: {line}")
     if options["compiled"] and account.work and not (account.follows or account.work.of("compile").calls):
         _say(f"{planned.name}: nothing was compiled: too few batches were full, or the UNet lies on the host")
+
+
+def _note_rates(
+    planned: Plan, account: Account, place: Place, options: Mapping[str, Any], workers: int
+) -> None:
+    """How long it took, for the plans to come.
+
+    What a compiler or a profiler took of the time says nothing about other runs.
+    """
     if not any(options.values()):
         hashes = {cell.settings.model: cell.model_hash for cell in planned.cells}
-        Rates().note(account.works.values(), hashes, str(place.workspace.root))
+        Rates().note(account.works.values(), hashes, str(place.workspace.root), workers)
 
 
 def _tell_where_time_went(account: Account, folder: Path, options: Mapping[str, Any]) -> None:

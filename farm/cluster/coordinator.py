@@ -53,6 +53,10 @@ class Farm(Protocol):
 
     def __exit__(self, *exception: object) -> None: ...
 
+    @property
+    def workers(self) -> int:
+        """How many it has, whether there is work for all of them or not; 0 while it is not open."""
+
     def render(self, cells: Iterable[Cell], wave_of: WaveOf = at_once) -> Iterator[Event]:
         """Gives one outcome for each cell, as they come; closing it drops what is in flight.
 

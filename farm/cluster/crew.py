@@ -68,4 +68,7 @@ class Patience:
 
 
 USUAL = Patience()
+COMPILING = Patience(stepping=3600.0)
+"""Where batches may be compiled first: of a large network on one core that takes long."""
+
 ENDLESS = Patience(math.inf, math.inf, math.inf, math.inf)

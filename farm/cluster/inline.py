@@ -46,6 +46,11 @@ class InlineFarm:
     def __exit__(self, *exception: object) -> None:
         self._crew.kill(NAME)
 
+    @property
+    def workers(self) -> int:
+        """One."""
+        return len(self._crew.names)
+
     def render(self, cells: Iterable[Cell], wave_of: WaveOf = at_once) -> Iterator[Event]:
         """Gives one outcome for each cell, as they come; closing it drops what is in flight.
 

@@ -130,6 +130,11 @@ class RayFarm:
         if self._started_ray:
             ray.shutdown()
 
+    @property
+    def workers(self) -> int:
+        """How many it has, whether there is work for all of them or not; 0 while it is not open."""
+        return len(self._crew.names) if self._crew else 0
+
     def render(self, cells: Iterable[Cell], wave_of: WaveOf = at_once) -> Iterator[Event]:
         """Gives one outcome for each cell, as they come; closing it drops what is in flight.
 

@@ -26,7 +26,7 @@ OUTBOX = 32
 """Pictures that may wait to be fetched; with this many, the device rests."""
 
 WORK_EVERY = 1.0
-"""Seconds after which what was done is added up; it is when nothing is left to do as well."""
+"""Seconds after which what was done is added up; it is with every picture, too."""
 
 REPORTED_AT_ONCE = 16
 """The most outcomes in one report, so that a report stays within a few tens of megabytes."""
@@ -225,7 +225,7 @@ class Worker:
             self._appetite = renderer.hungry
             self._finishing += rendered
             self._progress += 1
-            if renderer.idle or time.monotonic() - self._told > WORK_EVERY:
+            if rendered or renderer.idle or time.monotonic() - self._told > WORK_EVERY:
                 self._work += renderer.take_work()
                 self._told = time.monotonic()
             self._changed.notify_all()

@@ -83,7 +83,8 @@ def test_killed_in_the_middle_it_goes_on_where_it_stopped(farm, start_farm, work
 
 
 def test_interrupted_it_keeps_what_is_done_and_says_so(start_farm, workspace):
-    process = start_farm("run", "small.yaml", "--inline")
+    job = ("small.yaml", "--set", "steps=60")  # some seconds
+    process = start_farm("run", *job, "--inline")
     wait_for_lines(workspace, process, 2)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -93,6 +94,8 @@ def test_interrupted_it_keeps_what_is_done_and_says_so(start_farm, workspace):
     assert "Traceback" not in err
     table = pd.read_csv(workspace / "results" / "small" / "index.csv")
     assert len(table) == CELLS and (table.status == "done").sum() >= 2
+    planned, _ = start_farm("plan", *job, "--json").communicate(timeout=60)
+    assert json.loads(planned)["estimate_of_the_others"]["seconds"] > 0  # as measured until then
 
 
 def test_interrupted_while_ray_starts_it_ends_in_order(start_farm, workspace):

@@ -78,6 +78,11 @@ def test_a_plan_says_what_is_there_already(farm, workspace):
     last = farm("plan", *more).out.splitlines()[-1]
     assert re.fullmatch(r"4 of 8 cells are there already; 4 are left, which take about \d+ s", last), last
     assert "already" not in farm("plan", *more, "--results", workspace / "elsewhere").out
+    low = (*more, "--set", "negative_guidance_minimum_sigma=15")  # which no cell at scale 1 has
+    assert "; 6 are left, which take at most about " in farm("plan", *low).out
+    farm("run", "small.yaml", "--inline", *low[1:-4], "--set", "cfg_scale=5,9,13", *low[-2:])
+    facts = json.loads(farm("plan", *low, "--json").out)
+    assert (facts["rows_at_most"], facts["others_at_most"]) == (True, False)
 
 
 def test_a_profile_says_where_the_time_went(farm, workspace):
