@@ -1,11 +1,14 @@
 """Renders settings with a real checkpoint, for the tests that compare pictures."""
 
+import hashlib
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw
 
 from farm.cell import Settings
 from farm.init_images import InitImage
@@ -53,6 +56,16 @@ class Counting(Runner):
 
     def rows(self, kind: str) -> int:
         return sum(count for name, count in self.calls if name == kind)
+
+
+def cat_file(width: int = 80, height: int = 64) -> tuple[str, bytes]:
+    """A picture's file, and its SHA-256: shapes of some colours, smooth enough for a VAE."""
+    image, file = Image.new("RGB", (width, height), "steelblue"), io.BytesIO()
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((width * 0.3, height * 0.2, width * 0.7, height * 0.8), "orange")
+    draw.ellipse((width * 0.4, height * 0.35, width * 0.45, height * 0.45), "black")
+    image.save(file, "PNG")
+    return hashlib.sha256(file.getvalue()).hexdigest(), file.getvalue()
 
 
 def pixels_for(cells: Iterable[Settings], pictures: Mapping[str, bytes]) -> InitPixels:

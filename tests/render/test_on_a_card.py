@@ -23,7 +23,7 @@ from farm.render.placement import Rung
 from farm.render.renderer import Renderer
 from farm.sampling import BUILT_IN
 from farm.weights.checkpoint import Networks, load_checkpoint
-from tests.render.rendering import Counting, apart, levels_of, render
+from tests.render.rendering import Counting, apart, cat_file, levels_of, render
 from tests.render.test_scheduler import WORDS
 from tests.render.unit_variance import settings
 
@@ -86,6 +86,21 @@ def test_prompts_are_those_of_a_cpu(
 ) -> None:
     cell = replace(wanted("Euler"), prompt=prompt, emphasis=emphasis)
     assert apart(render([cell], on_card)[0], render([cell], Counting(networks))[0]) <= levels_of(cell)
+
+
+@pytest.mark.parametrize("sampler", ["Euler a", "DPM++ SDE", "DDIM", "UniPC", "diffusers:DDIMScheduler"])
+def test_pictures_that_start_from_pictures_are_those_of_a_cpu(
+    sampler: str, on_card: Counting, networks: Networks
+) -> None:
+    key, file = cat_file()
+    cells = [
+        replace(wanted(sampler), init_image=key, denoising_strength=strength, width=width)
+        for strength in (0.4, 0.9)
+        for width in (64, 96)
+    ]
+    ours = render(cells, on_card, pictures={key: file})
+    theirs = render(cells, Counting(networks), pictures={key: file})
+    assert max(map(apart, ours, theirs)) <= levels_of(cells[0])
 
 
 def test_a_mixed_batch_is_its_cells(on_card: Counting) -> None:

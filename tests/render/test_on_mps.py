@@ -1,6 +1,6 @@
 """What Apple's mps cannot do, looked for without one: every picture's path over a device without data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from farm.diffusers_schedulers import scheduler_facts, suited
 from farm.render import draws
 from farm.sampling import BUILT_IN
 from farm.weights.checkpoint import Networks, load_checkpoint
-from tests.render.rendering import Counting, render
+from tests.render.rendering import Counting, cat_file, render
 from tests.render.test_scheduler import WORDS
 from tests.render.unit_variance import settings
 
@@ -89,8 +89,8 @@ def far_away(tiny_model: Path) -> Networks:
     return load_checkpoint(tiny_model, DEVICE, torch.float16)
 
 
-def rendered(cells: list[Settings], networks: Networks) -> None:
-    pictures = render(cells, Counting(networks, "meta"))
+def rendered(cells: list[Settings], networks: Networks, files: Mapping[str, bytes] | None = None) -> None:
+    pictures = render(cells, Counting(networks, "meta"), pictures=files or {})
     assert [picture.shape for picture in pictures] == [(64, 64, 3)] * len(cells)
 
 
@@ -129,6 +129,14 @@ def test_other_noise_and_prompts(apple: Apple, far_away: Networks) -> None:
         settings("Euler", 3, prompt="a (cat:0.7)", emphasis="no norm"),
     ]
     rendered(cells, far_away)
+    assert apple.read_back == 0
+
+
+def test_pictures_to_start_from(apple: Apple, far_away: Networks) -> None:
+    key, file = cat_file()
+    names = ("Euler a", "DPM++ 2M", "DPM++ SDE", "UniPC", "LCM", "Restart", "DDIM")
+    names += ("diffusers:EulerAncestralDiscreteScheduler", "diffusers:UniPCMultistepScheduler")
+    rendered([settings(name, 5, init_image=key) for name in names], far_away, {key: file})
     assert apple.read_back == 0
 
 
