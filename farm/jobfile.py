@@ -200,12 +200,16 @@ def check_shape(tree: Table, mistakes: Mistakes) -> None:
             mistakes.add(place_of(tree, entry["loc"]), _complaint(entry["type"], entry["loc"], entry["msg"]))
 
 
+_MEANT = dict.fromkeys(("size", "resolution"), "; did you mean 'width' and 'height'?")
+"""Of keys that are no typing mistakes."""
+
+
 def _complaint(kind: str, path: tuple[int | str, ...], message: str) -> str:
     *parents, name = path
     where = ".".join(map(str, parents))
     if kind == "extra_forbidden":
         allowed = [key for key in (SheetFile if parents else JobFile).model_fields if key != _WRITTEN_BY_US]
-        near = nearest(str(name), allowed) or _listing(allowed)
+        near = _MEANT.get(str(name)) or nearest(str(name), allowed) or _listing(allowed)
         return f"{where or 'a job'} has no key {quoted(str(name))}{near}"
     return f"{'.'.join(map(str, path))}: {_WANTED.get(kind, message)}"
 

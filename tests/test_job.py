@@ -410,6 +410,7 @@ PLAIN = [
      "schedule: 'xyz' is not known (farm schedules lists them; a plugin under plugins: can add more)"),
     ("sampler:", "sampler: no value is given (farm samplers lists them)"),
     ("samplr: Euler", "a job has no key 'samplr'; did you mean 'sampler'?"),
+    ("size: 64", "a job has no key 'size'; did you mean 'width' and 'height'?"),
     ("cfg: 7", "a job has no key 'cfg'; did you mean 'cfg_scale'?"),
     ("sweep: {cfg: [7]}", "sweep: cfg is not a setting; did you mean 'cfg_scale'? (an axis of your own is "
      "a list of mappings with a title)"),

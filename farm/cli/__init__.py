@@ -1,6 +1,7 @@
 """The command `farm`: the only place that prints or exits."""
 
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -18,15 +19,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run.run)
-app.command("plan")(plan.plan)
-app.command("check")(plan.check)
-app.command("prompt")(prompt.prompt)
-app.command("schema")(listing.schema)
-app.command("samplers")(listing.samplers)
-app.command("schedules")(listing.schedules)
-app.command("models")(listing.models)
-app.command("init")(init.init)
+_COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "run": (run.run, "Render jobs, or what is missing of them."),
+    "plan": (plan.plan, "Show what a job comes to, and how long it takes."),
+    "check": (plan.check, "Look for mistakes in job files."),
+    "prompt": (prompt.prompt, "Show what a prompt means, step by step."),
+    "schema": (listing.schema, "Print the JSON Schema of job files."),
+    "samplers": (listing.samplers, "List the samplers that jobs can name."),
+    "schedules": (listing.schedules, "List the schedules that jobs can name."),
+    "models": (listing.models, "List the checkpoints that jobs can name."),
+    "init": (init.init, "Make a folder to work in."),
+}
+"""In the order of the help, which has these words; each one's own help says more."""
+
+for _name, (_command, _summary) in _COMMANDS.items():
+    app.command(_name, short_help=_summary)(_command)
 
 
 def _print_version(wanted: bool) -> None:

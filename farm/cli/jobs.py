@@ -55,6 +55,16 @@ def load_plans(paths: Sequence[Path], overrides: Sequence[str], place: Place) ->
     Raises:
         BadInput: with every mistake in every file.
     """
+    plans, problems = read_plans(paths, overrides, place)
+    if problems:
+        raise BadInput(problems)
+    return plans
+
+
+def read_plans(
+    paths: Sequence[Path], overrides: Sequence[str], place: Place
+) -> tuple[list[Plan], list[Problem]]:
+    """As `load_plans`: the jobs without mistakes, and the mistakes of the others."""
     plans: dict[str, Plan] = {}
     problems: list[Problem] = []
     for path in paths:
@@ -63,13 +73,13 @@ def load_plans(paths: Sequence[Path], overrides: Sequence[str], place: Place) ->
         except BadInput as error:
             problems.extend(error.problems)
             continue
-        problems += misfits(plan, path, place.checkpoints)
+        mistakes = misfits(plan, path, place.checkpoints)
         if plan.name in plans:
-            problems.append(Problem(str(path), f"another job of this command is called {plan.name!r} too"))
-        plans[plan.name] = plan
-    if problems:
-        raise BadInput(problems)
-    return list(plans.values())
+            mistakes.append(Problem(str(path), f"another job of this command is called {plan.name!r} too"))
+        if not mistakes:
+            plans[plan.name] = plan
+        problems += mistakes
+    return list(plans.values()), problems
 
 
 def _load(path: Path, overrides: Sequence[str], place: Place) -> Job:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from farm.cell import Cell
+from farm.cli.words import counted
 from farm.costs import evaluations, prompt_steps
 from farm.plan import Plan
 from farm.prompts.naming import unapplied
@@ -21,6 +22,11 @@ def prompt_warnings(plan: Plan, addons: Mapping[str, Collection[str]]) -> list[s
         addons: names of the files that prompts can name, by kind.
     """
     return list(dict.fromkeys([*plan.warnings, *_warnings(plan, addons)]))
+
+
+def counted_warnings(warnings: Sequence[str]) -> list[str]:
+    """A line that says how many there are; none if there are none."""
+    return [f"{counted(len(warnings), 'warning')}: farm check lists them"] if warnings else []
 
 
 def shortened(warnings: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """`farm plan` and `farm check`: what a job comes to, before anything is rendered."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,8 +11,8 @@ import typer
 
 from farm.axes import Axis
 from farm.cli.explain import explanation
-from farm.cli.jobs import Place, load_plans, look_around
-from farm.cli.oddities import prompt_warnings, shortened
+from farm.cli.jobs import Place, load_plans, look_around, read_plans
+from farm.cli.oddities import counted_warnings, prompt_warnings, shortened
 from farm.cli.options import JobFiles, Overrides, Precision, order_of, overridden
 from farm.cli.words import counted
 from farm.errors import BadInput, Problem
@@ -95,10 +96,14 @@ def check(jobs: JobFiles, overrides: Overrides = None) -> None:
     """
     place = look_around(None)
     addons = find_addons(place.workspace.model_folders)
-    for compiled in load_plans(jobs, overrides or [], place):
+    plans, problems = read_plans(jobs, overrides or [], place)
+    for compiled in plans:
         print(f"{compiled.name}: {counted(len(compiled.cells), 'cell')}, no mistakes")
         for warning in shortened(prompt_warnings(compiled, addons)):
             print(warning)
+    if problems:
+        sys.stdout.flush()  # before what is wrong
+        raise BadInput(problems)
 
 
 def models_of(compiled: Plan) -> list[str]:
@@ -138,7 +143,7 @@ def _in_words(compiled: Plan, facts: dict[str, Any]) -> str:
         *axes,
         *_steps(compiled),
         *compiled.notes,
-        *([f"{counted(len(facts['warnings']), 'warning')}: farm check lists them"] * bool(facts["warnings"])),
+        *counted_warnings(facts["warnings"]),
         f"evaluations of the model: {facts['evaluations']}",
         f"rows through the UNet: {at_most}{facts['rows']}, after {facts['shared_rows']} that are shared",
         *(

@@ -1,5 +1,6 @@
 """`farm run`: renders jobs."""
 
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -7,9 +8,11 @@ from typing import Annotated
 import typer
 
 from farm.cli.jobs import load_plans, look_around
+from farm.cli.oddities import counted_warnings, prompt_warnings
 from farm.cli.options import JobFiles, Overrides, Precision, order_of, overridden
 from farm.errors import BadInput, Problem
 from farm.ordering import Order
+from farm.weights.addons import find_addons
 
 Address = Annotated[
     str | None,
@@ -79,6 +82,10 @@ def run(
     place = look_around(results)
     chosen = order_of(order)
     plans = [plan.in_order(chosen) for plan in load_plans(jobs, overridden(overrides, precision), place)]
+    addons = find_addons(place.workspace.model_folders)
+    for plan in plans:
+        for line in counted_warnings(prompt_warnings(plan, addons)):
+            print(f"{plan.name}: {line}", file=sys.stderr)
     # Here, since `farm --help` and `farm plan` must not wait for what rendering loads.
     failed = import_module("farm.cli.rendering").render_jobs(
         plans, place, inline, address, workers, {"compiled": compiled, "profiled": profiled}

@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from tests.cli.conftest import JOB
 from tests.prompts.documented import SCHEDULES
 
 LORA = "models/Lora/hats.safetensors"
@@ -121,6 +122,17 @@ def test_check_warns_of_what_looks_odd_in_a_job(farm, workspace):
     line = job.count("\n") + 2
     assert said.code == 0
     assert said.out.splitlines()[1:] == [f"odd.yaml:{line}: warning: skip: this rule drops no combination"]
+
+
+def test_check_says_what_is_right_beside_what_is_wrong_and_run_counts_warnings(farm, workspace):
+    odd = JOB.replace("a ginger cat", "a (ginger cat").replace("name: small", "name: odd")
+    (workspace / "odd.yaml").write_text(odd, encoding="utf-8")
+    (workspace / "wrong.yaml").write_text(JOB.replace("steps: 3", "steps: 0"), encoding="utf-8")
+    said = farm("check", "wrong.yaml", "odd.yaml")
+    assert said.code == 2 and said.err.startswith("wrong.yaml:") and said.err.count("\n") == 1
+    assert said.out.startswith("odd: 4 cells, no mistakes\nodd.yaml:3: warning: prompt, ")
+    said = farm("run", "odd.yaml", "--inline", "--set", "cfg_scale=1")
+    assert said.code == 0 and "odd: 1 warning: farm check lists them\nodd: 2 cells" in said.err
 
 
 def test_check_warns_with_places_and_says_no_more_than_is_read(farm, workspace):
