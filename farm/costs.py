@@ -55,7 +55,10 @@ def evaluations_at(
     if row.algorithm == DIFFUSERS and strength is not None:  # its pipelines leave the first steps out
         left_out = steps - steps_of_scheduler(steps, strength)
         return row.evaluations(steps) - left_out * (row.evaluations(_MANY + 1) - row.evaluations(_MANY))
-    return row.evaluations(steps_walked(steps, row, schedule, discard, strength))
+    walked = steps_walked(steps, row, schedule, discard, strength)
+    if row.chooses_steps and strength is not None and walked == 1 and isinstance(row.algorithm, str):
+        return 0  # it starts where it ends
+    return row.evaluations(walked)
 
 
 def prompt_steps(settings: Settings, samplers: Samplers = BUILT_IN) -> int:
@@ -229,6 +232,8 @@ def first_pass(settings: Settings) -> tuple[Hashable, ...]:
 
 def first_rows(settings: Settings, samplers: Samplers = BUILT_IN) -> list[tuple[Hashable, ...]]:
     """Names each row of the first pass; equal rows are computed once."""
+    if not evaluations(settings, samplers):
+        return []
     start = (*_noise(settings), *row_kind(settings), *_start(settings, samplers))
     found = guiding_strands(settings, samplers)
     longest = max((sections_of(strand.said) for strand in found if strand.conditional), default=0)

@@ -7,7 +7,7 @@ from typing import Any
 from farm.axes import Axis
 from farm.document import Items, Place, Table, Text, Written
 from farm.entries import listed
-from farm.init_images import InitImages
+from farm.init_images import InitImages, is_no_image
 from farm.jobfile import table_at
 from farm.prompt_sources import CHOICE, STYLE_TEXTS, WILDCARD_FILES, Sources
 from farm.prompts.styles import Style
@@ -72,7 +72,8 @@ def _image_names(written: Written, key: str = "") -> Iterator[tuple[Any, Any]]:
     for at, value in entries:
         name = str(at) if isinstance(written, Table) else key
         if name == INIT_IMAGE and isinstance(value, Text):
-            yield written, at
+            if not is_no_image(value):
+                yield written, at
         elif name != "plugins":  # whose settings may be called so, too
             yield from _image_names(value, name)
 

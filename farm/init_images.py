@@ -92,6 +92,11 @@ class InitImages:
         raise BadValue(f"{quoted(name)} {what}; the path of a picture is wanted, as seen from {looked_in}")
 
 
+def is_no_image(name: str) -> bool:
+    """Whether it means that there is no picture; a file called so is `./none`."""
+    return name.strip().casefold() in ("", "none")
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()

@@ -1,14 +1,13 @@
 """Pictures to start from as the networks are shown them: made ready once, before they go to the workers."""
 
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 
 from farm.errors import FarmError, described
 from farm.init_images import InitImage
-from farm.pictures import THREADS, prepared
+from farm.pictures import in_threads, prepared
 from farm.starting import InitPicture
 
 InitPixels = Mapping[InitPicture, npt.NDArray[np.uint8]]
@@ -33,6 +32,5 @@ def made_ready(wanted: Collection[InitPicture], images: Mapping[str, InitImage])
         except Exception as error:  # Pillow's readers raise whatever they are led to
             raise FarmError(f"init_image: {image.name}: {described(error)}") from error
 
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="init-image") as pool:
-        in_order = sorted(wanted)
-        return dict(zip(in_order, pool.map(pixels, in_order), strict=True))
+    in_order = sorted(wanted)
+    return dict(zip(in_order, in_threads(pixels, in_order), strict=True))

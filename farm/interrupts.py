@@ -9,7 +9,7 @@ from types import FrameType
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Lets Ctrl-C wait until the block is through, whether it raises or not.
+    """Lets Ctrl-C wait until the block is through, whether it raises or not; a second one does not wait.
 
     Only the main thread hears of it at all; where it is ignored, it stays so.
     """
@@ -18,7 +18,15 @@ def uninterrupted() -> Iterator[None]:
         yield
         return
     arrived: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: arrived.append((number, frame)))
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        if arrived:
+            arrived.clear()
+            before(number, frame)
+        else:
+            arrived.append((number, frame))
+
+    signal.signal(signal.SIGINT, hear)
     try:
         yield
     finally:

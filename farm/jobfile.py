@@ -209,7 +209,8 @@ def _complaint(kind: str, path: tuple[int | str, ...], message: str) -> str:
     where = ".".join(map(str, parents))
     if kind == "extra_forbidden":
         allowed = [key for key in (SheetFile if parents else JobFile).model_fields if key != _WRITTEN_BY_US]
-        near = _MEANT.get(str(name)) or nearest(str(name), allowed) or _listing(allowed)
+        meant = "" if parents else _MEANT.get(str(name).casefold(), "")
+        near = meant or nearest(str(name), allowed) or _listing(allowed)
         return f"{where or 'a job'} has no key {quoted(str(name))}{near}"
     return f"{'.'.join(map(str, path))}: {_WANTED.get(kind, message)}"
 

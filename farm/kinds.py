@@ -7,6 +7,7 @@ from typing import Any
 
 from farm.axes import BadValue, expand_item, number_label, split_names, split_numbers
 from farm.errors import near_name, quoted
+from farm.init_images import is_no_image
 from farm.reading import Names as Names
 from farm.reading import Reading as Reading
 from farm.reading import Seeds as Seeds
@@ -251,7 +252,7 @@ class ImageFile:
             BadValue: if it is not there, or cannot be read.
         """
         name = items[position].strip()
-        if name.casefold() in ("", "none"):
+        if is_no_image(name):
             return [("none", "")]
         return [(name, reading.init_images.read(name))]
 

@@ -3,10 +3,14 @@
 import io
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from PIL import ExifTags, Image, UnidentifiedImageError
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 THREADS = min(4, os.cpu_count() or 1)
 """That read pictures; each holds one at its full size, a few times."""
@@ -27,17 +31,22 @@ _TURNS = {
 }
 """By EXIF's orientation."""
 
-_GROUND = (255, 255, 255, 255)
+_GROUND = (255, 255, 255)
 """What lies behind a transparent picture: A1111's default."""
 
 
 def faults_of(contents: Sequence[bytes]) -> list[str]:
     """Why files cannot be used, in words; empty if they can. All of them is looked at: some are torn."""
-    with warnings.catch_warnings():  # here, since it is for all threads
-        warnings.simplefilter("ignore")  # what is torn is said in the answer
+    return in_threads(_fault_of, contents)
+
+
+def in_threads(function: Callable[[T], R], arguments: Iterable[T]) -> list[R]:
+    """What a function that reads a picture makes of each argument; none of them prints Pillow's warnings."""
+    with warnings.catch_warnings():  # here, since they are of all threads
+        warnings.simplefilter("ignore")  # what is torn is said in words, or is harmless
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with ThreadPoolExecutor(THREADS, thread_name_prefix="picture") as pool:
-            return list(pool.map(_fault_of, contents))
+            return list(pool.map(function, arguments))
 
 
 def _fault_of(content: bytes) -> str:
@@ -70,9 +79,9 @@ def prepared(content: bytes, width: int, height: int) -> Image.Image:
         opened.load()
         image = _upright(opened)
     if image.has_transparency_data:
-        ground = Image.new("RGBA", image.size, _GROUND)
-        ground.alpha_composite(image.convert("RGBA"))
-        image = ground
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
+        image = Image.new("RGB", image.size, _GROUND)
+        image.paste(layer, mask=layer)
     if image.mode != "RGB":  # or a copy would be made
         image = image.convert("RGB")
     return image.resize((width, height), Image.Resampling.LANCZOS)

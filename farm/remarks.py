@@ -102,7 +102,8 @@ class Remarks:
         own = (
             f"{_listed(row.name for row in rows)} chooses its own steps, about {costs} evaluations a picture"
         )
-        noise = " where there is no init_image" if INIT_IMAGE in self._job.places else ""
+        has_pictures = name == "steps" and INIT_IMAGE in self._job.places
+        noise = " where there is no init_image" if has_pictures else ""
         return f"{own}: `{name}` does not matter to it{noise}"
 
 

@@ -68,7 +68,7 @@ def start_of(settings: Settings, row: Sampler, schedule: Schedule, name: str) ->
     if schedule.starts_at_sigma_max:
         return (*sigma, row.starts_at_unit_variance)
     spaced = settings.steps + row.discards(settings.discard_next_to_last_sigma)
-    shape = (settings.schedule, spaced, settings.sigma_min, settings.rho)
+    shape = (settings.schedule, settings.sigma_min, settings.rho, _place(schedule, name, spaced, 0))
     return (*sigma, row.starts_at_unit_variance, *shape)
 
 
@@ -83,9 +83,13 @@ def _level(settings: Settings, row: Sampler, schedule: Schedule, name: str) -> t
     if schedule.ends_at_sigma_min and index == spaced - 1:
         return ("the smallest", settings.sigma_min, known)
     options = tuple(getattr(settings, option) for option in schedule.options)
+    return (options, known, _place(schedule, name, spaced, index))
+
+
+def _place(schedule: Schedule, name: str, spaced: int, index: int) -> Hashable:
+    """Names the sigma at an index of a schedule's, by what it is where that is known."""
     function = schedule.function if isinstance(schedule.function, str) else ""
-    level = LEVELS[function](spaced, index) if function in LEVELS else (name, spaced, index)
-    return (options, known, level)
+    return LEVELS[function](spaced, index) if function in LEVELS else (name, spaced, index)
 
 
 def _evenly(way: str) -> Callable[[int, int], Hashable]:

@@ -220,6 +220,8 @@ ADAPTIVE = "DPM adaptive chooses its own steps, about 80 evaluations a picture"
          [f"{ADAPTIVE}: `steps` does not matter to it where there is no init_image"]),
         ("sampler: DPM adaptive\nevaluations: 20",
          [f"{ADAPTIVE}: `evaluations` does not matter to it"]),
+        ("sampler: DPM adaptive\nevaluations: 20\ninit_image: none",
+         [f"{ADAPTIVE}: `evaluations` does not matter to it"]),
         ("sampler: [DPM fast]\nschedule: karras".replace("[", "").replace("]", ""),
          ["schedule: no effect on DPM fast"]),
         ("rho: 3\nsweep: {schedule: [karras, beta, uniform], sampler: [Euler, DPM fast]}",

@@ -44,15 +44,25 @@ def test_an_evaluation_has_the_rows_that_guidance_computes(scale: float) -> None
 
 
 @pytest.mark.parametrize("sigma_max", [None, 10.0])
-def test_first_rows_are_equal_only_where_pictures_start_alike(sigma_max: float | None) -> None:
+def test_first_rows_are_equal_exactly_where_pictures_start_alike(sigma_max: float | None) -> None:
+    """Also at 9 and 10 steps, where CompVis's own schedule begins at the same timestep."""
     starts: dict[tuple[object, ...], set[tuple[float, bool]]] = {}
-    for row, schedule, steps, discard in product(SAMPLERS, SCHEDULES, (5, 20), (None, True, False)):
+    names: dict[tuple[float, bool, str, int], set[tuple[object, ...]]] = {}
+    for row, schedule, steps, discard in product(SAMPLERS, SCHEDULES, (5, 9, 10, 20), (None, True, False)):
         given = {"schedule": schedule.name, "discard_next_to_last_sigma": discard, "sigma_max": sigma_max}
         wanted = resolved(asdict(BASE) | given | {"sampler": row.name, "steps": steps}, BUILT_IN)
         walked = sigmas_for(wanted, row, BUILT_IN.schedules[wanted.schedule], stable_diffusion())
         start = walked[0], row.starts_at_unit_variance
         starts.setdefault(first_rows(wanted)[0], set()).add(start)
+        own = wanted.schedule if wanted.schedule in AT_WHOLE_TIMESTEPS else ""
+        rounded = row.distilled_at if sigma_max else 0
+        names.setdefault((*start, own, rounded), set()).add(first_rows(wanted)[0])
     assert [key for key, found in starts.items() if len(found) > 1] == []
+    assert [key for key, found in names.items() if len(found) > 1] == []
+
+
+AT_WHOLE_TIMESTEPS = ("simple", "ddim")
+"""Schedules that now and then begin at a sigma of another schedule, which plans do not know."""
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 7.0])

@@ -104,6 +104,20 @@ def test_the_job_as_run_finds_its_pictures_from_anywhere(workspace):
     assert again.job_yaml == plan.job_yaml
 
 
+def test_none_in_the_job_as_run_is_no_file_of_that_name(workspace):
+    (workspace / "jobs" / "none").write_bytes(TEAL)
+    plan = read(workspace, "seed: random\nsweep:\n  init_image: [none, gold.png, ./none]\n")
+    assert images(plan) == ["", "gold.png", "./none"]
+    elsewhere = workspace / "results" / "job" / "job.yaml"
+    elsewhere.parent.mkdir(parents=True)
+    elsewhere.write_text(plan.job_yaml, encoding="utf-8")
+    assert images(compile_job(load_job(elsewhere, vocabulary(workspace)))) == [
+        "",
+        "jobs/gold.png",
+        "jobs/none",
+    ]
+
+
 @pytest.mark.parametrize(
     ("written", "reason"),
     [

@@ -34,6 +34,19 @@ def test_each_picture_is_made_ready_for_each_size_that_cells_have():
     assert pixels.shape == (64, 128, 3) and pixels.dtype == np.uint8 and (pixels == [255, 215, 0]).all()
 
 
+def test_odd_exif_data_print_nothing(recwarn):
+    """Its orientation stands there twice."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.new("RGB", (40, 20), "teal").save(file, "JPEG", exif=exif)
+    content = file.getvalue().replace(b"\x00\x12\x01\x03\x00\x01\x00\x00", b"")
+    at = content.index(b"\x01\x12\x00\x03\x00\x00\x00\x01")
+    content = content[: at + 7] + b"\x02" + content[at + 8 :]
+    [pixels] = made_ready([InitPicture("k", 64, 64)], {"k": InitImage("twice.jpg", content)}).values()
+    assert pixels.shape == (64, 64, 3) and not recwarn.list
+
+
 def test_a_picture_that_cannot_be_made_ready_is_named():
     key, image = image_of("teal.png", "teal")
     torn = InitImage(image.name, image.content[:60])

@@ -464,6 +464,7 @@ PLAIN = [
     ("skip: {steps: 3}", "skip: a list is wanted"),
     ("skip: [{steps: {a: 1}}]", "skip: steps: a value or a list of values is wanted"),
     ("sheet: {columns: steps}", "sheet: columns: 'steps' is not an axis; there are no axes"),
+    ("sheet: {size: 3}", "sheet has no key 'size'; there are columns, rows, super_columns, super_rows, pages"),
     ("sheet: {row: x}", "sheet has no key 'row'; did you mean 'rows'?"),
     ("sheet: {rows: [a]}", "sheet.rows: a text is wanted"),
     ("plugins: {sharp: {}}", "plugins: 'sharp' is not known; did you mean 'sharpness'?"),

@@ -71,7 +71,7 @@ class Measurement:
         self._device = torch.device(options.device)
         if self._device.type == "cpu":
             torch.set_num_threads(options.threads)
-        elif self._device.type == "cuda":
+        elif self._device.type == "cuda" and self._device.index is not None:
             torch.cuda.set_device(self._device)
         self._networks: Networks = self._size.load(self._device, options.precision)
         self._plan: Plan = sheet(

@@ -19,8 +19,9 @@ all others the third. In each of them:"""
 RULES = f"""\
 Cells that need the same networks (checkpoint and precision) stand together; in these those of a size; then
 those of an approximation, with prompts of a length (in chunks of 75 tokens, taking each word for one); then
-those that share their first pass. The longest come first. The last {TAIL} or so before any of this changes
-go by their own length alone: what is short at the end keeps the batches full."""
+those that start from the same picture, and those that share their first pass. The longest come first. The
+last {TAIL} or so before any of this changes go by their own length alone: what is short at the end keeps the
+batches full."""
 
 
 def explanation(told: Explanation) -> Iterator[str]:

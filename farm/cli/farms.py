@@ -15,16 +15,6 @@ if TYPE_CHECKING:
     from farm.cluster.coordinator import Farm
 
 
-def check_farm(inline: bool) -> None:
-    """Whether there can be one.
-
-    Raises:
-        FarmError: Ray is wanted, and is not installed.
-    """
-    if not inline and find_spec("ray") is None:
-        raise FarmError("Ray is not installed here; --inline renders without it")
-
-
 def open_farm(
     checkpoints: Mapping[str, Path],
     plugin_folders: Sequence[Path],
@@ -33,7 +23,11 @@ def open_farm(
     workers: int | None,
     options: Mapping[str, Any],
 ) -> "Farm":
-    """The farm that the options ask for, not yet started; the last ones are those of its renderers."""
+    """The farm that the options ask for, not yet started; the last ones are those of its renderers.
+
+    Raises:
+        FarmError: Ray is wanted, and is not installed.
+    """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: nothing is fetched
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # before torch is: its profiler talks to its builders
     if inline:
@@ -43,6 +37,8 @@ def open_farm(
         inline_farm = import_module("farm.cluster.inline").InlineFarm
         farm: Farm = inline_farm(checkpoints, plugin_folders, renderer_factory=renderer)
         return farm
+    if find_spec("ray") is None:
+        raise FarmError("Ray is not installed here; --inline renders without it")
     ray_farm = import_module("farm.cluster.ray_farm")
     patience = COMPILING if options.get("compiled") else USUAL
     farm = ray_farm.RayFarm(checkpoints, plugin_folders, address, workers, patience, options=options)

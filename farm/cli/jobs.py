@@ -65,7 +65,8 @@ def read_plans(
     paths: Sequence[Path], overrides: Sequence[str], place: Place
 ) -> tuple[list[Plan], list[Problem]]:
     """As `load_plans`: the jobs without mistakes, and the mistakes of the others."""
-    plans: dict[str, Plan] = {}
+    plans: list[Plan] = []
+    names: set[str] = set()
     problems: list[Problem] = []
     for path in paths:
         try:
@@ -74,12 +75,12 @@ def read_plans(
             problems.extend(error.problems)
             continue
         mistakes = misfits(plan, path, place.checkpoints)
-        if plan.name in plans:
+        if plan.name in names:
             mistakes.append(Problem(str(path), f"another job of this command is called {plan.name!r} too"))
-        if not mistakes:
-            plans[plan.name] = plan
+        names.add(plan.name)
+        plans += [] if mistakes else [plan]
         problems += mistakes
-    return list(plans.values()), problems
+    return plans, problems
 
 
 def _load(path: Path, overrides: Sequence[str], place: Place) -> Job:

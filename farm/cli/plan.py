@@ -58,8 +58,8 @@ def plan(
     warnings = prompt_warnings(compiled, find_addons(place.workspace.model_folders))
     hashes = {name: place.hashes.known(place.checkpoints[name].path) for name in models_of(compiled)}
     ordered = compiled.in_order(chosen) if chosen else compiled
-    time = {"estimate": _estimate(ordered, place, hashes)}
-    facts = facts_of(compiled) | time | {"warnings": warnings} | _done(ordered, place, hashes)
+    facts = facts_of(compiled) | {"estimate": _estimate(ordered, place, hashes), "warnings": warnings}
+    facts |= _done(ordered, facts, place, hashes)
     told = explained(ordered) if explain else None
     if as_json:
         facts |= {"explanation": asdict(told)} if told else {}
@@ -76,12 +76,15 @@ def _estimate(planned: Plan, place: Place, hashes: Mapping[str, str]) -> dict[st
     return asdict(estimate) if estimate else None
 
 
-def _done(planned: Plan, place: Place, hashes: Mapping[str, str]) -> dict[str, Any]:
+def _done(planned: Plan, facts: Mapping[str, Any], place: Place, hashes: Mapping[str, str]) -> dict[str, Any]:
     """What is there already, as far as that can be told without reading whole checkpoints."""
     if not all(hashes.values()):
         return {"done": None, "estimate_of_the_others": None, "others_at_most": False}
+    if not (done := done_in(place.results / planned.name)):
+        others = {"estimate_of_the_others": facts["estimate"], "others_at_most": facts["rows_at_most"]}
+        return {"done": 0, **others}
     plan = planned.keyed(hashes)
-    left = plan.without(done_in(place.results / plan.name))
+    left = plan.without(done)
     return {
         "done": len(plan.cells) - len(left.cells),
         "estimate_of_the_others": _estimate(left, place, hashes) if left.cells else None,

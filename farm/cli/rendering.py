@@ -13,8 +13,9 @@ import typer
 from farm.cell import Cell, Outcome
 from farm.cli.account import Account
 from farm.cli.early import Early
-from farm.cli.farms import check_farm, open_farm
+from farm.cli.farms import open_farm
 from farm.cli.jobs import Place
+from farm.cli.misfits import MAX_OF_PIXELS
 from farm.cli.progress import RunProgress
 from farm.cli.words import counted
 from farm.cluster.coordinator import Notice
@@ -71,7 +72,6 @@ def render_jobs(
         own = {**options, **_init_pixels(plans, place)}
         return open_farm(paths, place.workspace.plugin_folders, inline, address, workers, own)
 
-    check_farm(inline)
     with _LateFarm(opened, options["compiled"]) as farm:
         try:
             return sum([_run_job(plan, place, farm, options, plan is not plans[0]) for plan in plans])
@@ -86,7 +86,10 @@ def _init_pixels(plans: Sequence[Plan], place: Place) -> dict[str, InitPixels]:
     images = {key: image for plan in plans for key, image in plan.init_images.items()}
     if not wanted:
         return {}
-    _say(f"making {counted(len(wanted), 'picture')} to start from ready")
+    if sum(one.bytes_of_pixels for one in wanted) > MAX_OF_PIXELS:
+        whole = f"the pictures to start from are more than {MAX_OF_PIXELS >> 30} GiB of pixels together"
+        raise FarmError(f"{whole}; render these jobs one by one")
+    _say(f"preparing {counted(len(wanted), 'picture')} to start from")
     return {"pictures": made_ready(wanted, images)}
 
 

@@ -40,7 +40,7 @@ def cost(cell: Cell) -> float:
     """Rows of the network that the cell takes, times pixels: what its time is roughly proportional to."""
     settings = cell.settings
     counted = weighed_rows(cell.evaluations or evaluations(settings), settings)
-    return counted * settings.width * settings.height
+    return max(1.0, counted) * settings.width * settings.height
 
 
 def _task(cells: tuple[Cell, ...], wave_of: WaveOf) -> CellTask:

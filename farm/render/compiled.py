@@ -2,8 +2,8 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 from farm.cache_file import cache_path
 from farm.errors import described
 from farm.render.requests import Predict
+from farm.weights.device_errors import is_out_of_memory
 
 UNet = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """Predicts from inputs `(rows, 4, height/8, width/8)`, times `(rows,)`, states `(rows, tokens, channels)`."""
@@ -21,6 +22,8 @@ CACHE_DIR = "TORCHINDUCTOR_CACHE_DIR"
 
 SEEN = 3
 """Calls of a shape that are made as usual, before it is worth more."""
+
+CAPTURED = "captured"
 
 SHAPES = 256
 """That one network may be compiled for; PyTorch's own limit is 8, past which it gives up without a word."""
@@ -103,8 +106,13 @@ class Compiled:
             if call is not self._plain:
                 self._is_compiled.add((inputs.shape, states.shape, full))
         if self._captures:
-            call = self._tried(call, lambda: Graph(call, (inputs, times, states), self._pool), "captured")
+            call = self._tried(call, lambda: Graph(call, (inputs, times, states), self._pool), CAPTURED)
         return call
+
+    def _capture_no_more(self) -> None:
+        """After one that was broken off PyTorch replays none of a network's graphs any more."""
+        self._captures = False
+        self._faster = {shape: call for shape, call in self._faster.items() if not isinstance(call, Graph)}
 
     def _tried(self, now: UNet, make: Callable[[], UNet], what: str) -> UNet:
         try:
@@ -112,6 +120,8 @@ class Compiled:
         except Exception as error:  # whatever a compiler may raise: there is a way without it
             if self._captures:
                 torch.cuda.synchronize()  # raises if it is the card that is lost
+            if what == CAPTURED and not is_out_of_memory(error):
+                self._capture_no_more()
             self._note(f"the UNet could not be {what}, and runs without: {described(error)}")
             return now
 
@@ -136,7 +146,8 @@ class Graph:
         beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
-            for _ in range(2):  # libraries set themselves up at the first call
+            call(*self._inputs)  # libraries set themselves up
+            with _not_waiting():
                 call(*self._inputs)
         torch.cuda.current_stream().wait_stream(beside)
         self._graph = torch.cuda.CUDAGraph()
@@ -144,8 +155,10 @@ class Graph:
         try:
             with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
                 self._output = call(*self._inputs)
-        finally:
+        except BaseException:
             torch.cuda.set_stream(stream)  # a capture that fails leaves its own behind
+            _end_recording(pool)
+            raise
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         """As `UNet`."""
@@ -153,6 +166,24 @@ class Graph:
             mine.copy_(given)
         self._graph.replay()
         return self._output.clone()
+
+
+@contextmanager
+def _not_waiting() -> Iterator[None]:
+    """Raises where the host would wait for the card: a capture that is broken off so leaves much behind."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+def _end_recording(pool: Any) -> None:
+    """PyTorch's allocator goes on as if the capture did where that is not ended in order."""
+    with suppress(RuntimeError):  # it was: there was too little memory in it, perhaps
+        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+        torch._C._cuda_releasePool(torch.cuda.current_device(), pool)
 
 
 def _prepare() -> None:

@@ -12,6 +12,7 @@ from farm.costs import guiding_strands
 from farm.prompts.chunks import Chunk
 from farm.prompts.emphasis import weighted
 from farm.prompts.strands import Strand
+from farm.render.device import onto
 from farm.render.guidance import Condition, Stage
 from farm.render.model import Model
 from farm.render.requests import Coroutine, EncodeText, Share, Weights
@@ -131,4 +132,4 @@ def _multipliers(chunk: Chunk, states: torch.Tensor) -> torch.Tensor:
     """A factor for each position `(positions, 1)`: 1 for the begin mark and all behind the tokens."""
     factors = torch.ones(len(states), 1, dtype=torch.float32)
     factors[1 : 1 + len(chunk.weights), 0] = torch.tensor(chunk.weights, dtype=torch.float32)
-    return factors.to(states.device)
+    return onto(factors, states.device)

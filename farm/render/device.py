@@ -56,10 +56,13 @@ def _cores() -> int:
 def onto(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor of the host on a device; on NVIDIA's cards without waiting for the copy.
 
-    Apple's are waited for: such a copy reads its source later, when it may be gone
+    For that it must come from page-locked memory, or the driver may wait for what is queued before it. On
+    Apple's it is waited for: such a copy reads its source later, when it may be gone
     (https://github.com/pytorch/pytorch/issues/139550, 189690).
     """
-    return tensor.to(device, non_blocking=device.type == "cuda")
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def dtype_for(precision: str, device: torch.device) -> torch.dtype:

@@ -1,5 +1,6 @@
 """The memory of a device: how much there is, and how much of it is free."""
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -34,8 +35,8 @@ class Memory:
     def total(self) -> int | None:
         """Bytes that this process may use; None if nobody knows."""
         if self.device.type == "cuda":
-            fraction = torch.cuda.get_per_process_memory_fraction(self.device)
-            return int(torch.cuda.mem_get_info(self.device)[1] * fraction)
+            fraction = torch.cuda.get_per_process_memory_fraction(self._index)
+            return int(torch.cuda.mem_get_info(self._index)[1] * fraction)
         if self.device.type == "mps":
             return torch.mps.recommended_max_memory()
         return None
@@ -48,16 +49,16 @@ class Memory:
             return None
         if self.device.type == "mps":
             return total - torch.mps.current_allocated_memory()
-        used = torch.cuda.memory_allocated(self.device)
-        kept = torch.cuda.memory_reserved(self.device) - used - self._in_graphs  # by PyTorch, to use again
-        return min(torch.cuda.mem_get_info(self.device)[0] + kept, total - used - self._in_graphs)
+        used = torch.cuda.memory_allocated(self._index)
+        kept = torch.cuda.memory_reserved(self._index) - used - self._in_graphs  # by PyTorch, to use again
+        return min(torch.cuda.mem_get_info(self._index)[0] + kept, total - used - self._in_graphs)
 
     @property
     def name(self) -> str:
         """Of devices that have as much: what was measured on one holds for all; empty where nothing is."""
         if self.device.type != "cuda":
             return ""
-        return f"{torch.cuda.get_device_name(self.device)}, {(self.total or 0) >> 20} MiB"
+        return f"{torch.cuda.get_device_name(self._index)}, {(self.total or 0) >> 20} MiB"
 
     @contextmanager
     def watched(self) -> Iterator[Callable[[], int | None]]:
@@ -68,9 +69,9 @@ class Memory:
         if self.device.type != "cuda":
             yield lambda: None
             return
-        torch.cuda.reset_peak_memory_stats(self.device)
-        before = torch.cuda.memory_allocated(self.device)
-        yield lambda: max(0, torch.cuda.max_memory_allocated(self.device) - before)
+        torch.cuda.reset_peak_memory_stats(self._index)
+        before = torch.cuda.memory_allocated(self._index)
+        yield lambda: max(0, torch.cuda.max_memory_allocated(self._index) - before)
 
     def count_graphs(self) -> None:
         """Takes note of what PyTorch keeps for CUDA graphs: nothing else can use it."""
@@ -108,7 +109,12 @@ class Memory:
         return torch.empty(count, dtype=torch.uint8)
 
     def give_back(self) -> None:
-        """Hands what PyTorch keeps to use again back to the device: pieces of it can be of no use."""
+        """Hands what PyTorch keeps to use again back to the device: pieces of it can be of no use.
+
+        What only holds itself goes, too: what the compiler makes of a network does.
+        """
+        if self.device.type != "cpu":
+            gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             self.count_graphs()

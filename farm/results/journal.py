@@ -33,7 +33,7 @@ class Record:
         finished: when, in UTC (ISO 8601).
         attempts: how often it was tried, this one included.
         columns: what plugins found out.
-        evaluations: of the model, as counted; None if it failed, and in journals of before.
+        evaluations: of the model, as counted; None if it failed; journals of before may have 0 or nothing.
         remark: what was done otherwise than asked; empty if nothing was.
         scores: the uses of scoring plugins that the columns have the answers of, as `PluginUse.identity`.
     """

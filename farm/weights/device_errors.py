@@ -7,7 +7,10 @@ _TOO_LITTLE = (
     "can't allocate memory",  # the CPU's allocator
     "cannot allocate memory",
     "cublas_status_alloc_failed",
+    "cublas_status_not_initialized",  # its workspace did not fit
     "cudnn_status_alloc_failed",
+    "cudnn_status_not_initialized",
+    "allocation_failed",  # cuDNN 9, of the device's memory and of the host's
     "unable to find an engine",  # cuDNN, when there is no room for any of them
 )
 
@@ -22,3 +25,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def is_fatal(error: BaseException) -> bool:
     """Whether the device can do nothing more for this process, as after a kernel's illegal access."""
     return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)
+
+
+def is_of_device(error: BaseException) -> bool:
+    """Whether it is the device that says so, whatever it was asked for."""
+    return isinstance(error, torch.AcceleratorError) or is_out_of_memory(error)

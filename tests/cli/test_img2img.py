@@ -74,14 +74,28 @@ def test_workers_are_sent_the_picture(farm, workspace, jobs):
 
 
 def test_a_picture_that_needs_no_evaluation_has_none_in_the_index_and_on_the_page(farm, workspace, jobs):
-    """Adaptive steps from strength 0 have no way to go; about 80 evaluations are planned."""
+    """Adaptive steps from strength 0 have no way to go; from elsewhere, about 80 are planned."""
     one = {"sampler": "DPM adaptive", "denoising_strength": "0, 0.6", "cfg_scale": "1"}
     asked = [part for name, value in one.items() for part in ("--set", f"{name}={value}")]
+    assert json.loads(farm("plan", "jobs/changed.yaml", *asked, "--json").out)["evaluations"] == 80
     assert farm("run", "jobs/changed.yaml", "--inline", *asked).code == 0
     least, more = index(workspace).evaluations
     assert least == 0 < more != 80
     page = (workspace / "results" / "changed" / "index.html").read_text(encoding="utf-8")
     assert '"evaluations":0,' in page and f'"evaluations":{more},' in page
+
+
+def test_jobs_of_one_command_may_have_more_pixels_than_go_to_workers(farm, workspace, jobs, monkeypatch):
+    other = JOB.replace("name: changed", "name: other").replace("width: 64", "width: 72")
+    (jobs / "other.yaml").write_text(other, encoding="utf-8")
+    monkeypatch.setattr("farm.cli.rendering.MAX_OF_PIXELS", 64 * 64 * 3 + 64 * 72 * 3 - 1)
+    said = farm("run", "jobs/changed.yaml", "jobs/other.yaml", "--inline")
+    assert said.code == 1 and "of pixels together; render these jobs one by one\n" in said.err
+    assert farm("run", "jobs/changed.yaml", "--inline").code == 0
+    said = farm("run", "jobs/changed.yaml", "jobs/other.yaml", "--inline")
+    assert said.code == 0 and said.err.count("preparing 1 picture to start from\n") == 1
+    said = farm("run", "jobs/changed.yaml", "jobs/other.yaml", "--inline")
+    assert said.code == 0 and "preparing" not in said.err and "starting the workers" not in said.err
 
 
 def test_more_pixels_than_go_to_workers_are_refused(farm, jobs, monkeypatch):

@@ -135,6 +135,14 @@ def test_check_says_what_is_right_beside_what_is_wrong_and_run_counts_warnings(f
     assert said.code == 0 and "odd: 1 warning: farm check lists them\nodd: 2 cells" in said.err
 
 
+def test_a_job_of_the_same_name_as_a_wrong_one_is_wrong(farm, workspace):
+    (workspace / "one.yaml").write_text(JOB + "init_image: one.yaml\n", encoding="utf-8")
+    (workspace / "two.yaml").write_text(JOB, encoding="utf-8")
+    said = farm("check", "one.yaml", "two.yaml")
+    assert (said.code, said.out) == (2, "") and "one.yaml: is no picture" in said.err
+    assert said.err.endswith("two.yaml: another job of this command is called 'small' too\n")
+
+
 def test_check_warns_with_places_and_says_no_more_than_is_read(farm, workspace):
     job = (workspace / "small.yaml").read_text(encoding="utf-8")
     (workspace / "small.yaml").write_text(

@@ -30,6 +30,7 @@ GIB = 2**30
         ({"CPU": 4.0, "memory": 64.0 * GIB}, None, GIB, 4, "cpu", {"num_cpus": 1}),
         ({"CPU": 16.0, "memory": 10.0 * GIB}, None, 2 * GIB, 2, "cpu", {"num_cpus": 1}),
         ({"CPU": 16.0, "memory": 1.0 * GIB}, None, 2 * GIB, 1, "cpu", {"num_cpus": 1}),
+        ({"CPU": 4.0}, None, GIB, 4, "cpu", {"num_cpus": 1}),
         ({"CPU": 2.0, "memory": 64.0 * GIB}, 4, GIB, 4, "cpu", {"num_cpus": 0.5}),
     ],
 )

@@ -164,7 +164,7 @@ def limited() -> Iterator[Callable[[float], int]]:
     ("gib", "size", "rung"),
     [
         (6.0, 512, Rung.WHOLE),
-        (2.9, 512, Rung.VISITING),
+        (3.05, 512, Rung.VISITING),
         (2.2, 512, Rung.STREAMED),
         (2.2, 1024, Rung.STREAMED),
     ],

@@ -9,6 +9,7 @@ import torch
 from farm.errors import CellFailed, described
 from farm.questions import Denoise, Draw, Output
 from farm.render.samplers.sampling import Sampling
+from farm.weights.device_errors import is_of_device
 
 
 def named(name: str, begin: Callable[[], Any], shape: torch.Size) -> Sampling:
@@ -41,9 +42,11 @@ def named(name: str, begin: Callable[[], Any], shape: torch.Size) -> Sampling:
 def _naming(name: str) -> Iterator[None]:
     try:
         yield
-    except (StopIteration, CellFailed, torch.OutOfMemoryError):
+    except (StopIteration, CellFailed):
         raise
     except Exception as error:
+        if is_of_device(error):
+            raise
         raise CellFailed(f"sampler {name!r} failed: {described(error)}") from error
 
 

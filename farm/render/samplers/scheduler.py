@@ -19,6 +19,7 @@ from farm.questions import Output
 from farm.render.brownian import drawing_by, on_the_cpu
 from farm.render.samplers.sampling import Sampling
 from farm.scheduler_names import Chosen
+from farm.weights.device_errors import is_of_device
 
 
 def scheduled(
@@ -152,9 +153,9 @@ def _words_of(chosen: Chosen) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:
+        if is_of_device(error):
+            raise
         raise CellFailed(f"{chosen.spelling}: {described(error)}") from error
     finally:
         logger.setLevel(level)
