@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from farm.cell import Cell, Settings
 from farm.errors import FarmError
-from farm.questions import Denoise, Draw, NoiseSource
+from farm.questions import Denoise, Draw, NoiseSource, Read
 from farm.sampling import Sampler, Schedule
 
 if TYPE_CHECKING:  # jobs are planned without Pillow
@@ -31,6 +31,7 @@ __all__ = [
     "Draw",
     "NoiseSource",
     "PluginSettings",
+    "Read",
     "Sampler",
     "Schedule",
     "Settings",

@@ -67,3 +67,17 @@ class Draw:
     source: NoiseSource
     sigma: float | None = None
     lower: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Read:
+    """A number that was computed of latents, answered by a `float`.
+
+    The device goes on with other cells until the host has it; a sampler that called `float` itself would let
+    it run empty.
+
+    Attributes:
+        value: of one element, on the device.
+    """
+
+    value: torch.Tensor

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from farm.prompts.strands import stage_at
-from farm.questions import Denoise, Draw, Output
+from farm.questions import Denoise, Draw, Output, Read
 from farm.render.deepcache import DeepCache, Features
 from farm.render.parameterization import Parameterization
-from farm.render.requests import Coroutine, Predict, Share, Weights
+from farm.render.requests import Coroutine, Fetch, Predict, Share, Weights
 from farm.render.samplers.sampling import Question, Sampling
 
 
@@ -230,7 +230,7 @@ def guided(sampling: Sampling, guidance: Guidance) -> Generator[Any, Any, Sample
         questions = asked if isinstance(asked, tuple) else (asked,)
         answered = yield from _answered(questions, guidance, evaluation, features)
         answers = answered if isinstance(asked, tuple) else answered[0]
-        evaluation += any(not isinstance(one, Draw) for one in questions)
+        evaluation += any(isinstance(one, Denoise | Output) for one in questions)
 
 
 def _answered(
@@ -239,11 +239,11 @@ def _answered(
     """All that is asked for goes out together."""
     features.drop_older(evaluation)
     conditions = [
-        () if isinstance(one, Draw) else guidance.conditions_at(one, evaluation) for one in questions
+        () if isinstance(one, Draw | Read) else guidance.conditions_at(one, evaluation) for one in questions
     ]
     requests = [
-        (one,)
-        if isinstance(one, Draw)
+        (_passed_on(one),)
+        if isinstance(one, Draw | Read)
         else guidance.rows(one, its, evaluation, [features.take(each.stages, evaluation) for each in its])
         for one, its in zip(questions, conditions, strict=True)
     ]
@@ -251,7 +251,12 @@ def _answered(
     parts = [tuple(islice(outputs, len(rows))) for rows in requests]
     return [
         part[0]
-        if isinstance(one, Draw)
+        if isinstance(one, Draw | Read)
         else guidance.answer(one, its, features.kept([each.stages for each in its], evaluation, part))
         for one, its, part in zip(questions, conditions, parts, strict=True)
     ]
+
+
+def _passed_on(question: Draw | Read) -> Draw | Fetch:
+    """What is no question to the model, as the engine answers it."""
+    return Fetch(question.value) if isinstance(question, Read) else question

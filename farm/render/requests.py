@@ -198,6 +198,28 @@ class Decode:
         return Kind("decode", *_named(self.weights), *_pixels(self.latents))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Fetch:
+    """A number on the device, which is answered by a `float`, sooner or later.
+
+    Attributes:
+        value: a tensor of one element.
+    """
+
+    prepares: ClassVar[bool] = True
+    value: torch.Tensor
+
+    @property
+    def batch_key(self) -> Hashable:
+        """All that are asked for go together."""
+        return ("fetch",)
+
+    @property
+    def kind(self) -> Kind:
+        """What its time hangs on."""
+        return Kind("fetch")
+
+
 def _how(row: Predict) -> str:
     merged = f"{row.token_merging_ratio:.0%} merged" if row.token_merging_ratio else ""
     shallow = "full, to be kept" if row.features is None else f"shallow, branch {row.branch}"
@@ -214,5 +236,8 @@ def _pixels(latents: torch.Tensor) -> tuple[int, int]:
     return width * LATENT_SCALE, height * LATENT_SCALE
 
 
-Request = Open | EncodeText | EncodeImage | Predict | Decode
+OfNetworks = Open | EncodeText | EncodeImage | Predict | Decode
+"""What some network answers, or tells of itself."""
+
+Request = OfNetworks | Fetch
 """What goes into batches. `prepares`: answered before any row, since rows come of it."""

@@ -18,7 +18,17 @@ from farm.render.decoding import decoded
 from farm.render.encoding import encoded
 from farm.render.memory import Memory
 from farm.render.placement import Rung
-from farm.render.requests import Decode, EncodeImage, EncodeText, Open, Predict, Request, Weights
+from farm.render.requests import (
+    Decode,
+    EncodeImage,
+    EncodeText,
+    Fetch,
+    OfNetworks,
+    Open,
+    Predict,
+    Request,
+    Weights,
+)
 from farm.render.strips import can_strip
 from farm.render.transfers import Transfers
 from farm.weights.device_errors import is_out_of_memory
@@ -110,13 +120,15 @@ class Runner:
     def _answered(self, requests: list[Request]) -> list[Any]:
         if isinstance(requests[0], Open):
             return [self._opened(requests[0])] * len(requests)
+        if isinstance(requests[0], Fetch):
+            return self._fetched(requests)
         answers: list[Any] = []
         for start in range(0, len(requests), self._buckets[-1]):
             answers += self._called(requests[start : start + self._buckets[-1]])
         self._transfers.pace()
         return answers
 
-    def _called(self, rows: list[Request]) -> list[Any]:
+    def _called(self, rows: Sequence[Any]) -> list[Any]:
         """The answers of one call, whose own share of the memory is measured unless it compiles, too."""
         size, network = self._size(rows), self._network(rows[0])
         self._calling, self._is_compiling = rows[0], False
@@ -129,7 +141,7 @@ class Runner:
             self._capacity.note(rows[0].batch_key, size, most)
         return answers[: len(rows)]
 
-    def _network(self, request: Request) -> Any:
+    def _network(self, request: OfNetworks) -> Any:
         """That a request asks: on the device, or on its way there, and the others gone if room is short."""
         networks = self._checkpoints.of(request.weights).networks
         match request:
@@ -193,6 +205,8 @@ class Runner:
         move to the host; a VAE works in strips before the UNet is moved for it.
         """
         request, held = requests[0], self._checkpoints
+        if isinstance(request, Fetch):
+            return False
         weights = request.weights
         if held.let_idle_go():
             return self._may_be_more(weights)
@@ -239,6 +253,12 @@ class Runner:
         output = encoder(tokens, output_hidden_states=True)
         states = output.hidden_states[-requests[0].clip_skip]
         return list(encoder.final_layer_norm(states).unbind(0))
+
+    def _fetched(self, requests: Sequence[Any]) -> list[Any]:
+        """Numbers on their way to the host."""
+        values = torch.stack([request.value.reshape(()).float() for request in requests])
+        numbers: list[Any] = self._transfers.fetch((values,), lambda fetched: fetched[0].tolist())
+        return numbers
 
     def _predict(self, unet: Any, requests: list[Predict]) -> list[Any]:
         weights = requests[0].weights

@@ -12,7 +12,7 @@ from unittest.mock import MagicMock, patch
 import pytest
 import torch
 
-from farm.questions import Denoise, Draw
+from farm.questions import Denoise, Draw, Read
 from farm.render.parameterization import Parameterization, parameterization_of
 
 STABLE_DIFFUSION = {
@@ -98,9 +98,11 @@ def drive(sampling: Any, denoiser: Denoiser) -> tuple[torch.Tensor, list[Denoise
     """Runs a sampler on a denoiser; returns what it returned and what it asked."""
     asked: list[Denoise] = []
 
-    def answered(question: Any) -> torch.Tensor:
+    def answered(question: Any) -> Any:
         if isinstance(question, Draw):
             return question.source.draw(question.sigma, question.lower)
+        if isinstance(question, Read):
+            return float(question.value)
         asked.append(question)
         return denoiser(question.x, question.sigma)
 

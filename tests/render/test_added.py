@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from farm.errors import CellFailed
-from farm.questions import Denoise, Output
+from farm.questions import Denoise, Output, Read
 from farm.render.samplers.added import named
 from tests.render.oracles import bent, drive
 
@@ -63,6 +63,30 @@ def full(x: torch.Tensor) -> Any:
     raise torch.OutOfMemoryError("the device is full")
 
 
+def lost(x: torch.Tensor) -> Any:
+    yield Denoise(x, 1.0, 0)
+    raise torch.AcceleratorError("an illegal memory access was encountered")
+
+
+def wide(x: torch.Tensor) -> Any:
+    yield Read(x)
+
+
+def reading(x: torch.Tensor) -> Any:
+    length = yield Read(x.norm())
+    return x / length
+
+
+def test_a_sampler_may_read_a_number_back() -> None:
+    latents, _ = drive(named("Mine", lambda: reading(X), X.shape), bent)
+    assert torch.equal(latents, X / float(X.norm()))
+
+
+def test_a_device_that_is_lost_is_no_fault_of_the_sampler() -> None:
+    with pytest.raises(torch.AcceleratorError):
+        drive(named("Mine", lambda: lost(X), X.shape), bent)
+
+
 def test_memory_that_runs_out_is_the_engines_to_deal_with() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         drive(named("Mine", lambda: full(X), X.shape), bent)
@@ -81,9 +105,10 @@ def test_a_sampler_that_is_right_is_passed_on() -> None:
         (clumsy, r"returned a Tensor \(2, 2\), not latents \(4, 2, 2\)"),
         (late, "failed: ZeroDivisionError: sigma is 0"),
         (at_once, "failed: ZeroDivisionError: no time"),
-        (silent, "failed: TypeError: it yields nothing, not Denoise, Output or Draw"),
+        (silent, "failed: TypeError: it yields nothing, not Denoise, Output, Draw or Read"),
         (chatty, "failed: TypeError: it yields a str, not"),
         (numeric, r"failed: TypeError: it asks about a float, not latents \(4, 2, 2\)"),
+        (wide, r"failed: TypeError: it reads a Tensor \(4, 2, 2\), not a tensor of one number"),
         (narrow, r"failed: TypeError: it asks about a Tensor \(2, 2\), not latents \(4, 2, 2\)"),
     ],
 )

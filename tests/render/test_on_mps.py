@@ -109,9 +109,10 @@ def test_samplers(apple: Apple, far_away: Networks) -> None:
 
 
 @pytest.mark.slow
-def test_the_sampler_that_waits_for_the_device(apple: Apple, far_away: Networks) -> None:
+def test_the_sampler_that_reads_numbers_back(apple: Apple, far_away: Networks) -> None:
+    """Through the engine, which goes on meanwhile where the device lets it."""
     rendered([settings("DPM adaptive", 5)], far_away)
-    assert apple.read_back > 0
+    assert apple.read_back == 0
 
 
 @pytest.mark.slow

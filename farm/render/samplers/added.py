@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from farm.errors import CellFailed, described
-from farm.questions import Denoise, Draw, Output
+from farm.questions import Denoise, Draw, Output, Read
 from farm.render.samplers.sampling import Sampling
 from farm.weights.device_errors import is_of_device
 
@@ -60,11 +60,14 @@ def _checked(asked: Any, shape: torch.Size) -> Any:
         match question:
             case Draw():
                 continue
+            case Read(value=value):
+                if not isinstance(value, torch.Tensor) or value.numel() != 1:
+                    raise TypeError(f"it reads {_kind(value)}, not a tensor of one number")
             case Denoise(x=latents) | Output(input=latents):
                 if not isinstance(latents, torch.Tensor) or latents.shape != shape:
                     raise TypeError(f"it asks about {_kind(latents)}, not latents {tuple(shape)}")
             case _:
-                raise TypeError(f"it yields {_kind(question)}, not Denoise, Output or Draw")
+                raise TypeError(f"it yields {_kind(question)}, not Denoise, Output, Draw or Read")
     return asked
 
 

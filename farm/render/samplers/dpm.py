@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from farm.errors import CellFailed
-from farm.questions import Denoise, Draw, NoiseSource
+from farm.questions import Denoise, Draw, NoiseSource, Read
 from farm.render.broken import Broken, Fault
 from farm.render.samplers.sampling import Question, Sampling, Sigmas, ancestral_step, churned, slope_at
 
@@ -117,7 +117,7 @@ def dpm_adaptive(
     """DPM-Solver-12 or -23: steps as long as two orders agree; a PID controller sets their length.
 
     Of `sigmas` only the first and the last positive one count. The error estimate is read back from the
-    device, once a step: the one place where a sampler waits for it. `Denoise.step` counts the evaluations.
+    device, once a step. `Denoise.step` counts the evaluations.
 
     Args:
         x: noisy latents `(4, height/8, width/8)`.
@@ -154,7 +154,7 @@ def dpm_adaptive(
         sigma_down, sigma_up = _down_to(sigma_min, sigma, lower, eta)
         low, high = yield from SOLVERS[order](x, slope, sigma, sigma_down, asked)
         asked += order - 1
-        inverse = 1 / (_error(low, high, previous, rtol, atol) + TINY)
+        inverse = 1 / ((yield from _error(low, high, previous, rtol, atol)) + TINY)
         precise = (inverse, *(precise[1:] or (inverse, inverse)))
         factor = 1 + math.atan(math.prod(map(pow, precise, powers)) - 1)
         accepted = factor >= accept_safety
@@ -174,10 +174,13 @@ MOST_EVALUATIONS = 10_000
 TINY = 1e-8
 
 
-def _error(low: torch.Tensor, high: torch.Tensor, previous: torch.Tensor, rtol: float, atol: float) -> float:
+def _error(
+    low: torch.Tensor, high: torch.Tensor, previous: torch.Tensor, rtol: float, atol: float
+) -> Generator[Question, Any, float]:
     """How far two orders lie apart, in units of what is allowed; root mean square over the picture."""
     allowed = torch.maximum(low.abs(), previous.abs()).mul(rtol).clamp(min=atol)
-    error = float(torch.linalg.vector_norm((low - high) / allowed)) / math.sqrt(low.numel())
+    distance: float = yield Read(torch.linalg.vector_norm((low - high) / allowed))
+    error = distance / math.sqrt(low.numel())
     if not math.isfinite(error):
         raise Broken(Fault.LATENTS)  # no step length mends that
     return error

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from farm.questions import Denoise, Draw, NoiseSource, Output
+from farm.questions import Denoise, Draw, NoiseSource, Output, Read
 
-Question = Denoise | Output | Draw
+Question = Denoise | Output | Draw | Read
 Sampling = Generator[Question | tuple[Question, ...], Any, torch.Tensor]
 """Yields a question, or several to have them answered together; returns the latents."""
 
