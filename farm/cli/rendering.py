@@ -1,5 +1,6 @@
 """What `farm run` does once its jobs are right: render, store, draw the sheets, say what came of it."""
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -28,7 +29,7 @@ from farm.rates import Rates
 from farm.results.gallery import write_gallery
 from farm.results.overview import write_overview
 from farm.results.scoring import score_stored, unscored
-from farm.results.sheet import write_sheets
+from farm.results.sheet import remove_sheets, write_sheets
 from farm.results.store import Store, done_in
 from farm.results.whole import write_whole
 from farm.starting import init_pictures
@@ -144,13 +145,12 @@ def _run_job(plan: Plan, place: Place, farm: _LateFarm, options: Mapping[str, An
             scoreless = _score(plan, store, place)
             failed = _close(plan, store, len(left.cells), time.monotonic() - started)
         except KeyboardInterrupt:
-            with suppress(FarmError):  # what was committed is in the journal
-                store.write_index()
-                page = write_gallery(plan, store.records(), store.folder)
+            _say(f"{plan.name}: interrupted; {_kept(store, plan)}; the same command goes on from there")
+            with suppress(FarmError, KeyboardInterrupt):  # what was committed is in the journal
+                _write_what_is_there(plan, store)
                 _note_rates(left, account, place, options, farm.workers)
                 _tell_where_time_went(account, store.folder, options)
-                print(f"page:  {page}", flush=True)
-            _say(f"{plan.name}: interrupted; {_kept(store, plan)}; the same command goes on from there")
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the workers have yet to be stopped
             raise typer.Exit(130) from None
         except BaseException:
             with suppress(FarmError):  # the first cause is what must be told
@@ -160,6 +160,17 @@ def _run_job(plan: Plan, place: Place, farm: _LateFarm, options: Mapping[str, An
         _note_rates(left, account, place, options, farm.workers)
         _tell_where_time_went(account, store.folder, options)
         return scoreless + failed
+
+
+def _write_what_is_there(plan: Plan, store: Store) -> None:
+    """Index, sheets and page of a run that was interrupted; if that is, too, the sheets are left out."""
+    store.write_index()
+    _say(f"{plan.name}: drawing what is there; Ctrl-C again leaves it out")
+    try:
+        remove_sheets(store.folder)  # they may be of another layout
+        write_sheets(plan, store.records(), store.folder)
+    finally:
+        print(f"page:  {write_gallery(plan, store.records(), store.folder)}", flush=True)
 
 
 def _tell(planned: Plan, account: Account, options: Mapping[str, Any]) -> None:

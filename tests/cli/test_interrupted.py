@@ -84,6 +84,9 @@ def test_killed_in_the_middle_it_goes_on_where_it_stopped(farm, start_farm, work
 
 def test_interrupted_it_keeps_what_is_done_and_says_so(start_farm, workspace):
     job = ("small.yaml", "--set", "steps=60")  # some seconds
+    sheets = workspace / "results" / "small" / "sheets"
+    sheets.mkdir(parents=True)
+    (sheets / "sheet-001-of-another-layout.png").touch()
     process = start_farm("run", *job, "--inline")
     wait_for_lines(workspace, process, 2)
     process.send_signal(signal.SIGINT)
@@ -92,10 +95,23 @@ def test_interrupted_it_keeps_what_is_done_and_says_so(start_farm, workspace):
     assert f"page:  {workspace}" in out and (workspace / "results" / "small" / "index.html").is_file()
     assert "interrupted" in err and "the same command goes on from there" in err
     assert "Traceback" not in err
+    assert [sheet.name for sheet in sheets.iterdir()] == ["sheet.png"]
     table = pd.read_csv(workspace / "results" / "small" / "index.csv")
     assert len(table) == CELLS and (table.status == "done").sum() >= 2
     planned, _ = start_farm("plan", *job, "--json").communicate(timeout=60)
     assert json.loads(planned)["estimate_of_the_others"]["seconds"] > 0  # as measured until then
+
+
+def test_interrupted_again_and_again_it_ends_in_order(start_farm, workspace):
+    process = start_farm("run", "small.yaml", "--set", "steps=60", "--workers", "1")
+    wait_for_lines(workspace, process, 1)
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.15)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "small: interrupted; " in err, err
+    assert "Traceback" not in err and "Exception" not in err, err
+    assert (workspace / "results" / "small" / "index.csv").is_file()
 
 
 def test_interrupted_while_ray_starts_it_ends_in_order(start_farm, workspace):
