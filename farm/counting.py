@@ -51,15 +51,20 @@ def steps_of_scheduler(steps: int, strength: float) -> int:
 
 
 @lru_cache(maxsize=1 << 16)
-def least_strength(steps: int, strength: float, made: Callable[[int, float], int]) -> float:
+def least_strength(steps: int, strength: float, made: Callable[[int, float], int], usual: float) -> float:
     """The strength that stands for all that come to the same steps: the shortest decimal, of these the least.
+
+    The default stands for what it comes to itself.
 
     Args:
         steps: as asked.
         strength: of denoising, 0 to 1.
         made: how many steps are made of these; `steps_from_picture` or `steps_of_scheduler`.
+        usual: the default.
     """
     wanted = made(steps, strength)
+    if made(steps, usual) == wanted:
+        return usual
 
     def least(digits: int) -> float:
         """With so many digits after the point."""

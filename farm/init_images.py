@@ -11,6 +11,12 @@ from farm.errors import quoted
 MAX_BYTES = 64 << 20
 """Of a file."""
 
+SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8", b"II", b"MM")
+"""With which files of these kinds begin; more is known when they are opened."""
+
+NO_PICTURE = "is none of PNG, JPEG, WEBP, BMP, GIF and TIFF, which can be read"
+"""What is wrong with a file of another kind."""
+
 MAX_TOGETHER = 4 << 30
 """Bytes of a job's files: all are held until it is rendered."""
 
@@ -53,12 +59,14 @@ class InitImages:
             name: its path, as somebody wrote it.
 
         Raises:
-            BadValue: it is not there, or cannot be read.
+            BadValue: it is not there, or cannot be read, or is no picture that can be used.
         """
         if name not in self._hashes:
             content = _content(path := self._path(name))
             key = hashlib.sha256(content).hexdigest()
             if key not in self._found:
+                if not any(map(content.startswith, SIGNATURES)):
+                    raise BadValue(f"{name}: {NO_PICTURE}")
                 if self._held + len(content) > MAX_TOGETHER:
                     raise BadValue(f"{path}: with it, the pictures are larger than {MAX_TOGETHER >> 30} GiB")
                 self._held += len(content)

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from farm.init_images import NO_PICTURE
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -53,11 +55,11 @@ def _fault_of(content: bytes) -> str:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.mode.startswith(_DEEP):
-                return f"has pixels of Pillow's mode {image.mode}; 8 bits a channel are wanted"
+                return "has gray of more than 8 bits; 8 bits a channel are wanted"
             image.load()
             _upright(image)
     except UnidentifiedImageError:
-        return f"is no picture; {', '.join(FORMATS[:-1])} and {FORMATS[-1]} can be read"
+        return NO_PICTURE
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return f"has more than {Image.MAX_IMAGE_PIXELS or 0:,} pixels, which are too many"
     except Exception as error:  # Pillow's readers raise whatever a torn file leads them to

@@ -91,7 +91,7 @@ def contradictions(asked: Mapping[str, Any], samplers: Samplers) -> Iterator[tup
 def _not_from_pictures(asked: Mapping[str, Any], row: Sampler) -> Iterator[tuple[str, str]]:
     steps, strength = asked["steps"], asked["denoising_strength"]
     if not row.starts_from_pictures:
-        yield "sampler", f"{row.name} cannot start from a picture; others can"
+        yield "sampler", f"{row.name} cannot start from a picture; a rule under `skip` leaves it out"
     elif row.algorithm == DIFFUSERS and steps and not steps_of_scheduler(steps, strength):
         least = f"of its {steps} steps at least {math.ceil(1000 / steps) / 1000:g} leaves one"
         yield "denoising_strength", f"{strength:g} is too little for {row.name}; {least}"
@@ -136,7 +136,8 @@ def _as_counted(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> d
     found: dict[str, Any] = {}
     if (strength := _strength(asked)) is not None:
         made = steps_of_scheduler if row.algorithm == DIFFUSERS else steps_from_picture
-        found["denoising_strength"] = least_strength(asked["steps"], strength, made)
+        usual = DEFAULTS["denoising_strength"]
+        found["denoising_strength"] = least_strength(asked["steps"], strength, made, usual)
     count, is_sure = max(1, _evaluations(asked, row, schedule)), is_counted(row, schedule)
     if not row.chooses_steps:
         stop = guided_of(count, asked["guidance_stop"]) / count

@@ -238,7 +238,7 @@ def test_restart_adds_no_noise_where_too_few_steps_are_left(workspace):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("sampler: PLMS\n", "job.yaml:6: sampler: PLMS cannot start from a picture; others can"),
+        ("sampler: PLMS\n", "job.yaml:6: sampler: PLMS cannot start from a picture; a rule under `skip`"),
         (
             "sampler: diffusers:DDIMScheduler\ndenoising_strength: 0.04\n",
             "job.yaml:7: denoising_strength: 0.04 is too little for diffusers:DDIMScheduler; of its 20 steps "
@@ -247,7 +247,7 @@ def test_restart_adds_no_noise_where_too_few_steps_are_left(workspace):
         (
             "sampler: diffusers:FlowMatchEulerDiscreteScheduler\n",
             "job.yaml:6: sampler: diffusers:FlowMatchEulerDiscreteScheduler cannot start from a picture; "
-            "others can",
+            "a rule under `skip` leaves it out",
         ),
         ("denoising_strength: 1.5\n", "denoising_strength: 1.5 is not allowed; a number from 0 to 1"),
     ],
@@ -367,13 +367,13 @@ LARGE = file_of(Image.effect_noise((64, 64), 80))
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (b"", "is no picture; PNG, JPEG, WEBP, BMP, GIF and TIFF can be read"),
-        (b"<svg></svg>", "is no picture"),
+        (b"", "is none of PNG, JPEG, WEBP, BMP, GIF and TIFF, which can be read"),
+        (b"<svg></svg>", "is none of PNG, "),
         (LARGE[: len(LARGE) // 2], "is a broken picture: image file is truncated"),
         (file_of(halves(), "JPEG")[:-400], "is a broken picture: Truncated File Read"),
-        (file_of(Image.new("I;16", (4, 4))), "has pixels of Pillow's mode I;16; 8 bits a channel are wanted"),
-        (file_of(Image.new("F", (4, 4)), "TIFF"), "has pixels of Pillow's mode F"),
-        (file_of(halves(), "EPS"), "is no picture"),
+        (file_of(Image.new("I;16", (4, 4))), "has gray of more than 8 bits; 8 bits a channel are wanted"),
+        (file_of(Image.new("F", (4, 4)), "TIFF"), "has gray of more than 8 bits; "),
+        (file_of(halves(), "EPS"), "is none of PNG, "),
     ],
 )
 def test_what_cannot_be_used_says_why(content, fault):

@@ -174,6 +174,7 @@ def test_a_strength_is_the_shortest_number_that_leaves_as_many_steps(steps, stre
         asked = {"sampler": sampler, "steps": steps, "init_image": "0"}
         found = decided(**asked, denoising_strength=strength).denoising_strength
         assert made(steps, found) == made(steps, strength) and len(str(found)) <= 6
+        assert (found == 0.75) == (made(steps, strength) == made(steps, 0.75))
         assert decided(**asked, denoising_strength=found).denoising_strength == found
 
 
@@ -183,7 +184,8 @@ def test_strengths_that_come_to_the_same_steps_are_one_picture():
         return [decided(**asked, denoising_strength=one).denoising_strength for one in strengths]
 
     assert found("Euler", 20, 0, 0.04, 0.05, 0.5, 0.53, 0.75, 0.95, 1) == [0, 0, 0.05, 0.5, 0.5, 0.75, 1, 1]
-    assert found("DPM adaptive", 15, 0.67, 0.7, 0.74) == [0.7, 0.7, 0.74]
+    assert found("Euler", 10, 0.7, 0.75, 0.79, 0.8) == [0.75, 0.75, 0.75, 0.8]
+    assert found("DPM adaptive", 15, 0.67, 0.7, 0.74, 0.82) == [0.7, 0.7, 0.75, 0.8]
     assert found("diffusers:DDIMScheduler", 20, 0.5, 0.53, 0.95, 1) == [0.5, 0.5, 0.95, 1]
 
 

@@ -203,7 +203,8 @@ def _time(estimate: dict[str, Any] | None) -> str:
     if estimate is None:
         return "not known before a first run of these checkpoints at these sizes"
     who = f"{counted(estimate['workers'], 'worker')} ({estimate['device']})"
-    return f"about {_duration(estimate['seconds'])} with {who}, as measured on {estimate['measured']}"
+    seconds = f"about {_duration(estimate['seconds'])} once they have started"
+    return f"{seconds}, with {who}, as measured on {estimate['measured']}"
 
 
 def _duration(seconds: float) -> str:

@@ -73,7 +73,7 @@ def render_jobs(
         own = {**options, **_init_pixels(plans, place)}
         return open_farm(paths, place.workspace.plugin_folders, inline, address, workers, own)
 
-    with _LateFarm(opened, options["compiled"]) as farm:
+    with _LateFarm(opened, inline, options["compiled"]) as farm:
         try:
             return sum([_run_job(plan, place, farm, options, plan is not plans[0]) for plan in plans])
         finally:
@@ -97,9 +97,10 @@ def _init_pixels(plans: Sequence[Plan], place: Place) -> dict[str, InitPixels]:
 class _LateFarm:
     """The farm, started when the first cell is to be rendered and stopped at the end."""
 
-    def __init__(self, opened: Callable[[], "Farm"], compiles: bool) -> None:
+    def __init__(self, opened: Callable[[], "Farm"], inline: bool, compiles: bool) -> None:
         self._opened = opened
-        self._first = "; they compile at their first full batches, for a while" if compiles else ""
+        first = "; they compile at their first full batches, for a while" if compiles else ""
+        self._begins = f"{'loading' if inline else 'starting the workers'}{first}"
         self._stack = ExitStack()
         self._farm: Farm | None = None
 
@@ -122,7 +123,7 @@ class _LateFarm:
             return
         if self._farm is None:
             opened = self._opened()
-            _say(f"starting the workers{self._first}")
+            _say(self._begins)
             self._farm = self._stack.enter_context(opened)
         yield from self._farm.render(cells, wave_of)
 

@@ -97,12 +97,13 @@ def heading(plan: Plan, cells: Collection[Cell], prompts: Mapping[str, str]) -> 
     Settings that are as usual are left out.
     """
     told = {**shared_settings(cells), **plan.asked}
+    from_pictures = any(cell.settings.init_image for cell in cells)
     names = dict.fromkeys(("model", *PROMPTS, *told))
     values = {name: prompts.get(name) if name in PROMPTS else told.get(name) for name in names}
     return {
         name: plan.shown(name, value)
         for name, value in values.items()
-        if value is not None and not _is_usual(name, value)
+        if value is not None and (not _is_usual(name, value) or (name == STRENGTH and from_pictures))
     }
 
 
@@ -110,6 +111,8 @@ def _is_usual(name: str, value: SettingValue) -> bool:
     """Whether a setting need not be told where space is dear."""
     return name not in _ALWAYS_TOLD and name in DEFAULTS and value == DEFAULTS[name]
 
+
+STRENGTH = "denoising_strength"
 
 _ALWAYS_TOLD = frozenset({"model", "prompt", "sampler", "steps", "cfg_scale", "seed", "width", "height"})
 

@@ -95,7 +95,7 @@ def test_jobs_of_one_command_may_have_more_pixels_than_go_to_workers(farm, works
     said = farm("run", "jobs/changed.yaml", "jobs/other.yaml", "--inline")
     assert said.code == 0 and said.err.count("preparing 1 picture to start from\n") == 1
     said = farm("run", "jobs/changed.yaml", "jobs/other.yaml", "--inline")
-    assert said.code == 0 and "preparing" not in said.err and "starting the workers" not in said.err
+    assert said.code == 0 and "preparing" not in said.err and "loading" not in said.err
 
 
 def test_more_pixels_than_go_to_workers_are_refused(farm, jobs, monkeypatch):
@@ -111,7 +111,7 @@ def test_a_picture_that_cannot_be_used_is_one_line_before_anything_is_rendered(
 ):
     (jobs / "cat.png").write_bytes(b"no picture")
     said = farm(command, "jobs/changed.yaml")
-    fault = "is no picture; PNG, JPEG, WEBP, BMP, GIF and TIFF can be read"
+    fault = "is none of PNG, JPEG, WEBP, BMP, GIF and TIFF, which can be read"
     assert (said.code, said.err) == (2, f"jobs/changed.yaml:8: init_image: cat.png: {fault}\n")
     (jobs / "cat.png").unlink()
     said = farm(command, "jobs/changed.yaml")

@@ -1,7 +1,9 @@
 import io
 import json
+import os
 
 import pytest
+from PIL import Image
 
 from tests.cli.conftest import JOB
 from tests.prompts.documented import SCHEDULES
@@ -136,10 +138,12 @@ def test_check_says_what_is_right_beside_what_is_wrong_and_run_counts_warnings(f
 
 
 def test_a_job_of_the_same_name_as_a_wrong_one_is_wrong(farm, workspace):
-    (workspace / "one.yaml").write_text(JOB + "init_image: one.yaml\n", encoding="utf-8")
+    Image.effect_noise((64, 64), 80).save(workspace / "torn.png")
+    os.truncate(workspace / "torn.png", 900)
+    (workspace / "one.yaml").write_text(JOB + "init_image: torn.png\n", encoding="utf-8")
     (workspace / "two.yaml").write_text(JOB, encoding="utf-8")
     said = farm("check", "one.yaml", "two.yaml")
-    assert (said.code, said.out) == (2, "") and "one.yaml: is no picture" in said.err
+    assert (said.code, said.out) == (2, "") and "torn.png: is a broken picture: " in said.err
     assert said.err.endswith("two.yaml: another job of this command is called 'small' too\n")
 
 
