@@ -50,6 +50,7 @@ from farm.plan import Plan
 from farm.render.compiled import Compiled, UNet, plainly
 from farm.render.device import choose_device
 from farm.render.draws import THREADS
+from farm.render.memory import Memory
 from farm.render.tuning import tuned
 from farm.weights.checkpoint import Networks
 
@@ -131,6 +132,7 @@ class Measurement:
         def measured(name: str, side: Side) -> Side:
             self._say(f"{name}: {side.images} images in {side.seconds:.1f} s")
             sides[name] = side
+            Memory(self._device).give_back()  # of networks that only hold themselves
             return side
 
         asked = measured(FARM, self._by_engine()).asked
