@@ -86,7 +86,7 @@ def _randn_here(size: tuple[int, ...], dtype: Any, device: Any, seed: int) -> to
     if drawing is None:
         drawn: torch.Tensor = _torchsde_randn(size, dtype, device, seed)
         return drawn
-    return drawing(size, int(seed)).to(device, dtype)
+    return onto(drawing(size, int(seed)).to(dtype), torch.device(device))
 
 
 # torchsde cannot be told where its numbers come from; for everybody else nothing changes by this.

@@ -1,0 +1,141 @@
+"""The engine's way over a card, without one: which devices meet, and where the host would have to wait."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from farm.cell import Cell, Settings
+from farm.diffusers_schedulers import scheduler_facts, suited
+from farm.render.renderer import Renderer
+from farm.sampling import BUILT_IN
+from farm.weights.checkpoint import Networks
+from tests.render.played_card import DEVICE, Card, Runtime, played
+from tests.render.rendering import Counting, cat_file, render
+from tests.render.test_scheduler import WORDS
+from tests.render.unit_variance import settings
+
+pytestmark = pytest.mark.timeout(300)
+
+SCHEDULERS = [
+    f"diffusers:{name}{WORDS.get(name, '')}" for name in sorted(suited()) if not scheduler_facts(name).is_flow
+]
+
+PICTURE, FILE = cat_file()
+
+
+@pytest.fixture
+def runtime() -> Runtime:
+    return Runtime()
+
+
+@pytest.fixture
+def halved(networks: Networks) -> Networks:
+    """On the host, as a runner gets them; before there is a card."""
+    parts = {
+        name: copy.deepcopy(getattr(networks, name)).half().requires_grad_(False)
+        for name in ("unet", "vae", "text_encoder")
+    }
+    return Networks(tokenizer=networks.tokenizer, scheduler_config=networks.scheduler_config, **parts)
+
+
+@pytest.fixture
+def card(halved: Networks, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
+    with played(monkeypatch, runtime) as mode:
+        yield mode
+
+
+Rendered = Callable[[Sequence[Settings]], Counting]
+
+
+@pytest.fixture
+def rendered(halved: Networks, card: Card) -> Rendered:
+    """Renders cells, and sees to it that the host waited for nothing, but where diffusers' schedulers do."""
+
+    def rendered(cells: Sequence[Settings]) -> Counting:
+        runner = Counting(halved, "cuda:0")
+        pictures = render(cells, runner, pictures={PICTURE: FILE})
+        assert [picture.shape for picture in pictures] == [(one.height, one.width, 3) for one in cells]
+        waits = [where for where in card.waits if "/diffusers/schedulers/" not in where]
+        assert waits == [], waits[0]
+        return runner
+
+    return rendered
+
+
+def half(sampler: str, steps: int, **others: object) -> Settings:
+    return settings(sampler, steps, precision="fp16", **others)
+
+
+@pytest.mark.slow
+def test_samplers(rendered: Rendered) -> None:
+    rendered([half(row.name, 5) for row in BUILT_IN.samplers])
+
+
+@pytest.mark.slow
+def test_schedulers_of_diffusers(rendered: Rendered) -> None:
+    rendered([half(name, 3) for name in SCHEDULERS])
+
+
+@pytest.mark.slow
+def test_samplers_from_pictures(rendered: Rendered) -> None:
+    names = [row.name for row in BUILT_IN.samplers if row.starts_from_pictures]
+    rendered([half(name, 5, init_image=PICTURE) for name in (*names, "diffusers:DDIMScheduler")])
+
+
+def test_other_noise_and_prompts(rendered: Rendered) -> None:
+    cells = [
+        half("DPM++ SDE", 3, rng="nv"),
+        half("Euler a", 3, rng="nv", variation_strength=0.3, variation_seed=5),
+        half("Euler", 3, seed_resize_from_width=96, seed_resize_from_height=32, guidance_rescale=0.7),
+        half("Euler a", 3, prompt="a [red:blue:0.5] (cat:1.3) AND a hat :0.6", eta_noise_seed_delta=7),
+        half("Heun", 3, prompt="a (cat:1.3)", emphasis="comfyui", clip_skip=2),
+        half("Euler", 3, prompt="a (cat:0.7) BREAK " + "dog " * 90, emphasis="no norm"),
+        half("DPM adaptive", 3, init_image=PICTURE, denoising_strength=0.5),
+    ]
+    rendered(cells)
+
+
+def test_approximations(rendered: Rendered) -> None:
+    cells = [
+        half("Euler", 6, deepcache_interval=3),
+        half("Heun", 5, deepcache_interval=2, deepcache_branch=1),
+        half("Euler a", 5, token_merging_ratio=0.5),
+        half("Euler", 5, guidance_stop=0.5),
+        half("Euler", 5, negative_guidance_minimum_sigma=3.0),
+    ]
+    rendered(cells)
+
+
+@pytest.mark.parametrize("compiles", [False, True])
+def test_the_whole_way_of_a_renderer(
+    compiles: bool, card: Card, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured batches, the card's own clock; with graphs, but for what the compiler makes."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(torch, "compile", lambda call, dynamic: call)
+    renderer = Renderer({"tiny": tiny_model}, "cuda:0", compiled=compiles)
+    for number in range(40):
+        renderer.submit(Cell(number, (), half("Euler a", 4, seed=number)))
+    found = []
+    while not renderer.idle:
+        found += renderer.step()
+    renderer.close()
+    work = renderer.take_work()
+    assert len(found) == 40 and [one.error for one in found if one.error] == [] and work.notes == ()
+    assert card.waits == [], card.waits[0]
+    assert work.of("predict").seconds > 0 and work.device == "a played card"
+    assert bool(work.of("compile").calls) == compiles
+    assert (tmp_path / "farm-sd" / "capacity.json").exists()
+
+
+def test_what_it_cannot_do_is_seen(card: Card) -> None:
+    there = torch.ones(3).to(DEVICE, non_blocking=True)
+    with torch.inference_mode(), pytest.raises(AssertionError, match="mixes devices"):
+        there + torch.ones(3)
+    assert card.waits == []
+    assert (there.sum().item(), there.to("cpu").tolist()) == (0.5, [1, 1, 1]) and len(card.waits) == 2
+    torch.ones(3).to(DEVICE)
+    assert len(card.waits) == 3
