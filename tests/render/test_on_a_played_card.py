@@ -85,6 +85,7 @@ def test_samplers_from_pictures(rendered: Rendered) -> None:
     rendered([half(name, 5, init_image=PICTURE) for name in (*names, "diffusers:DDIMScheduler")])
 
 
+@pytest.mark.slow
 def test_other_noise_and_prompts(rendered: Rendered) -> None:
     cells = [
         half("DPM++ SDE", 3, rng="nv"),
@@ -98,6 +99,7 @@ def test_other_noise_and_prompts(rendered: Rendered) -> None:
     rendered(cells)
 
 
+@pytest.mark.slow
 def test_approximations(rendered: Rendered) -> None:
     cells = [
         half("Euler", 6, deepcache_interval=3),
