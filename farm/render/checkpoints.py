@@ -166,7 +166,7 @@ class Checkpoints:
             placed = Placed(self._read(weights), self._memory)
         self._tell(weights, placed)
         if self._device.type == "cpu" and self.dtype(weights) == torch.float16:
-            self._note(f"{weights.model}: fp16 is slow on a CPU; fp32 and bf16 are not")
+            self._note(f"{weights.model}: fp16 is slow on a CPU; fp32 is not")
         compiles = self._compiles and placed.rung == Rung.WHOLE
         compiled = Compiled(placed.unet, self._device, self._note, self._making) if compiles else None
         return Loaded(placed, compiled, self._described(placed, weights))

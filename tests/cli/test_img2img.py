@@ -85,6 +85,7 @@ def test_a_picture_that_needs_no_evaluation_has_none_in_the_index_and_on_the_pag
     assert '"evaluations":0,' in page and f'"evaluations":{more},' in page
 
 
+@pytest.mark.slow
 def test_jobs_of_one_command_may_have_more_pixels_than_go_to_workers(farm, workspace, jobs, monkeypatch):
     other = JOB.replace("name: changed", "name: other").replace("width: 64", "width: 72")
     (jobs / "other.yaml").write_text(other, encoding="utf-8")
