@@ -231,8 +231,8 @@ def first_pass(settings: Settings) -> tuple[Hashable, ...]:
 
 
 def first_rows(settings: Settings, samplers: Samplers = BUILT_IN) -> list[tuple[Hashable, ...]]:
-    """Names each row of the first pass; equal rows are computed once."""
-    if not evaluations(settings, samplers):
+    """Names each row of the first pass that may be shared; equal rows are computed once."""
+    if _begins_on_its_own(settings, samplers) or not evaluations(settings, samplers):
         return []
     start = (*_noise(settings), *row_kind(settings), *_start(settings, samplers))
     found = guiding_strands(settings, samplers)
@@ -247,6 +247,11 @@ def first_rows(settings: Settings, samplers: Samplers = BUILT_IN) -> list[tuple[
     ]
 
 
+def _begins_on_its_own(settings: Settings, samplers: Samplers) -> bool:
+    """Whether the first question is about other latents than those that cells have in common."""
+    return samplers[settings.sampler].algorithm == DIFFUSERS or settings.s_churn > 0
+
+
 def _noise(settings: Settings) -> tuple[Hashable, ...]:
     """The networks and the noise."""
     size = (settings.width, settings.height)
@@ -259,7 +264,5 @@ def _noise(settings: Settings) -> tuple[Hashable, ...]:
 def _start(settings: Settings, samplers: Samplers) -> tuple[Hashable, ...]:
     """The first sigma, and what is mixed with its noise."""
     row = samplers[settings.sampler]
-    if row.algorithm == DIFFUSERS or settings.s_churn > 0:  # its first question is its own
-        return (settings,)
     schedule = schedule_of(row, settings.schedule, samplers)
     return start_of(settings, row, schedule, samplers.first_name(schedule))

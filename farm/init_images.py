@@ -66,7 +66,7 @@ class InitImages:
             key = hashlib.sha256(content).hexdigest()
             if key not in self._found:
                 if not any(map(content.startswith, SIGNATURES)):
-                    raise BadValue(f"{name}: {NO_PICTURE}")
+                    raise BadValue(f"{quoted(name)} {NO_PICTURE}")
                 if self._held + len(content) > MAX_TOGETHER:
                     raise BadValue(f"{path}: with it, the pictures are larger than {MAX_TOGETHER >> 30} GiB")
                 self._held += len(content)

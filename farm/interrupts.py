@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+STATUS = 130
+"""With which a command exits that Ctrl-C has ended: 128 and the signal's number."""
+
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:

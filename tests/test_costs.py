@@ -65,6 +65,22 @@ AT_WHOLE_TIMESTEPS = ("simple", "ddim")
 """Schedules that now and then begin at a sigma of another schedule, which plans do not know."""
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("sampler", "diffusers:EulerDiscreteScheduler"), ("s_churn", 5.0)]
+)
+def test_what_begins_on_its_own_shares_no_first_row(tiny_model, name: str, value: object) -> None:
+    """Nor do its two rows each other's, where both texts are alike."""
+    networks: Networks = load_checkpoint(tiny_model, CPU, torch.float32)
+    alike = {"prompt": "", "negative_prompt": "", "steps": 2, "schedule": AUTOMATIC}
+    cells = [
+        Cell(seed, (), resolved(asdict(BASE) | alike | {"seed": seed, name: value}, BUILT_IN), key=str(seed))
+        for seed in (1, 2)
+    ]
+    render([cell.settings for cell in cells], runner := Counting(networks))
+    plan = Plan("p", (), Layout(), tuple(cells))
+    assert runner.rows("Predict") == plan.rows() == plan.unshared_rows() == 8
+
+
 @pytest.mark.parametrize("scale", [0.0, 1.0, 7.0])
 def test_plan_queue_and_engine_count_the_same_rows(tiny_model, scale: float) -> None:
     networks: Networks = load_checkpoint(tiny_model, CPU, torch.float32)

@@ -1,5 +1,6 @@
 """The command `farm`: the only place that prints or exits."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -8,6 +9,7 @@ import typer
 from farm import __version__
 from farm.cli import init, listing, plan, prompt, run
 from farm.errors import BadInput, FarmError
+from farm.interrupts import STATUS
 
 app = typer.Typer(
     name="farm",
@@ -55,6 +57,12 @@ def main() -> None:
     """Runs the command; turns errors into lines on stderr and exit codes."""
     try:
         app()
+    except SystemExit as end:
+        if end.code == STATUS:  # threads that still compute would abort the process as it ends
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(STATUS)
+        raise
     except BadInput as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -7,7 +7,7 @@ from typing import Any
 
 from farm.cell import Settings
 from farm.costs import schedule_of
-from farm.errors import FarmError, Problem
+from farm.errors import FarmError, Problem, quoted
 from farm.pictures import faults_of
 from farm.plan import Plan
 from farm.render.noise_levels import OutOfRange, ends_for, log_sigmas_of, sigma_range
@@ -44,7 +44,7 @@ def misfits(plan: Plan, path: Path, checkpoints: Mapping[str, Checkpoint]) -> li
     found += _too_many_pictures(wanted)
     images = plan.init_images.values()
     faults = faults_of([image.content for image in images])
-    found += [(INIT_IMAGE, f"{image.name}: {fault}") for image, fault in zip(images, faults) if fault]
+    found += [(INIT_IMAGE, f"{quoted(image.name)} {fault}") for image, fault in zip(images, faults) if fault]
     return [
         Problem(str(plan.places.get(name, path)), f"{name}: {what}") for name, what in dict.fromkeys(found)
     ]

@@ -22,14 +22,14 @@ from farm.cli.words import counted
 from farm.cluster.coordinator import Notice
 from farm.errors import FarmError
 from farm.init_pixels import InitPixels, made_ready
-from farm.interrupts import uninterrupted
+from farm.interrupts import STATUS, uninterrupted
 from farm.ordering import WaveOf
 from farm.plan import Plan
 from farm.rates import Rates
 from farm.results.gallery import write_gallery
 from farm.results.overview import write_overview
 from farm.results.scoring import score_stored, unscored
-from farm.results.sheet import remove_sheets, write_sheets
+from farm.results.sheet import write_sheets
 from farm.results.store import Store, done_in
 from farm.results.whole import write_whole
 from farm.starting import init_pictures
@@ -99,7 +99,7 @@ class _LateFarm:
 
     def __init__(self, opened: Callable[[], "Farm"], inline: bool, compiles: bool) -> None:
         self._opened = opened
-        first = "; they compile at their first full batches, for a while" if compiles else ""
+        first = "; the first full batches are compiled, which takes a while" if compiles else ""
         self._begins = f"{'loading' if inline else 'starting the workers'}{first}"
         self._stack = ExitStack()
         self._farm: Farm | None = None
@@ -146,13 +146,13 @@ def _run_job(plan: Plan, place: Place, farm: _LateFarm, options: Mapping[str, An
             scoreless = _score(plan, store, place)
             failed = _close(plan, store, len(left.cells), time.monotonic() - started)
         except KeyboardInterrupt:
-            _say(f"{plan.name}: interrupted; {_kept(store, plan)}; the same command goes on from there")
-            with suppress(FarmError, KeyboardInterrupt):  # what was committed is in the journal
+            with suppress(FarmError, OSError, KeyboardInterrupt):  # what was committed is in the journal
+                _say(f"{plan.name}: interrupted; {_kept(store, plan)}; the same command goes on from there")
                 _write_what_is_there(plan, store)
                 _note_rates(left, account, place, options, farm.workers)
                 _tell_where_time_went(account, store.folder, options)
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the workers have yet to be stopped
-            raise typer.Exit(130) from None
+            raise typer.Exit(STATUS) from None
         except BaseException:
             with suppress(FarmError):  # the first cause is what must be told
                 store.write_index()
@@ -168,7 +168,6 @@ def _write_what_is_there(plan: Plan, store: Store) -> None:
     store.write_index()
     _say(f"{plan.name}: drawing what is there; Ctrl-C again leaves it out")
     try:
-        remove_sheets(store.folder)  # they may be of another layout
         write_sheets(plan, store.records(), store.folder)
     finally:
         print(f"page:  {write_gallery(plan, store.records(), store.folder)}", flush=True)

@@ -114,8 +114,7 @@ class RayFarm:
                 _start_ray(self._address, self._debug)
             resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
             kind = kind_of_workers(resources, self._workers, _weight(self._checkpoints))
-            options = ray.put(self._options)  # once for all: there may be many pictures among them
-            self._options = {}
+            options, self._options = ray.put(self._options), {}  # once for all: it may have many pictures
             arguments = (self._checkpoints, self._plugin_folders, kind.device, self._renderer, options)
             self._crew = _Crew(kind, arguments)
             for name in kind.names:  # they import torch while the command does whatever else it has to
@@ -167,8 +166,7 @@ def kind_of_workers(resources: Mapping[str, float], workers: int | None, weight:
     if platform.system() == "Darwin":  # Ray knows nothing of its GPU, which one worker fills
         return Kind(_names("mac", workers or 1), "", {"num_cpus": 0})
     # Weights are often stored in half the precision that a CPU computes in.
-    memory = resources.get("memory", 0)
-    room = int(memory // (MEMORY_OF_A_WORKER + 2 * weight)) if memory and weight else cores
+    room = int((resources.get("memory") or 2**60) // (MEMORY_OF_A_WORKER + 2 * weight)) if weight else cores
     names = _names("cpu", workers or max(1, min(cores, room)))
     options = {"num_cpus": _share(len(names), cores), "runtime_env": {"env_vars": ONE_THREAD}}
     return Kind(names, "cpu", options)

@@ -67,6 +67,8 @@ class Capacity:
 
     def lower(self, batch_key: Hashable, rows: int) -> None:
         """Remembers that more than `rows` rows of this key do not fit."""
+        if not _is_measured(batch_key):
+            return
         self._remembered.lower(batch_key, bucket_within(max(1, min(rows, self.limit(batch_key)))))
         self._limits.pop(batch_key)
 
@@ -120,8 +122,8 @@ class Capacity:
 
 
 def _is_measured(batch_key: Hashable) -> bool:
-    """Whether the memory of such batches is; loading a checkpoint is no batch."""
-    return _parts(batch_key)[0] != "open"
+    """Whether the memory of such batches is: to load a checkpoint or to read numbers back is none."""
+    return _parts(batch_key)[0] not in ("open", "fetch")
 
 
 def _parts(batch_key: Hashable) -> tuple[Hashable, ...]:

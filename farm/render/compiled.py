@@ -2,8 +2,8 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -146,8 +146,7 @@ class Graph:
         beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
-            call(*self._inputs)  # libraries set themselves up
-            with _not_waiting():
+            for _ in range(2):  # libraries set themselves up at the first call
                 call(*self._inputs)
         torch.cuda.current_stream().wait_stream(beside)
         self._graph = torch.cuda.CUDAGraph()
@@ -157,7 +156,7 @@ class Graph:
                 self._output = call(*self._inputs)
         except BaseException:
             torch.cuda.set_stream(stream)  # a capture that fails leaves its own behind
-            _end_recording(pool)
+            _end_recording(self._graph, pool)
             raise
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
@@ -168,22 +167,21 @@ class Graph:
         return self._output.clone()
 
 
-@contextmanager
-def _not_waiting() -> Iterator[None]:
-    """Raises where the host would wait for the card: a capture that is broken off so leaves much behind."""
-    before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
+_BROKEN_OFF: list[torch.cuda.CUDAGraph] = []
+"""Graphs that PyTorch's allocator of the host goes on asking."""
+
+
+def _end_recording(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
+    """Of a capture that was broken off: PyTorch's allocator and random numbers go on as if it did, too."""
+    device = torch.cuda.current_device()
     try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode(before)
-
-
-def _end_recording(pool: Any) -> None:
-    """PyTorch's allocator goes on as if the capture did where that is not ended in order."""
-    with suppress(RuntimeError):  # it was: there was too little memory in it, perhaps
-        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
-        torch._C._cuda_releasePool(torch.cuda.current_device(), pool)
+        torch._C._cuda_endAllocateToPool(device, pool)
+    except RuntimeError:
+        return  # it came to its end: there was too little memory in it, perhaps
+    torch._C._cuda_releasePool(device, pool)
+    _BROKEN_OFF.append(graph)
+    with torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode="thread_local"):
+        torch.zeros(1, device="cuda")  # the end of any capture is the random numbers', too
 
 
 def _prepare() -> None:

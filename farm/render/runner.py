@@ -256,7 +256,8 @@ class Runner:
 
     def _fetched(self, requests: Sequence[Any]) -> list[Any]:
         """Numbers on their way to the host."""
-        values = torch.stack([request.value.reshape(()).float() for request in requests])
+        exact = torch.float64 if self._device.type in ("cpu", "cuda") else torch.float32
+        values = torch.stack([request.value.reshape(()).to(exact) for request in requests])
         numbers: list[Any] = self._transfers.fetch((values,), lambda fetched: fetched[0].tolist())
         return numbers
 

@@ -1,6 +1,6 @@
 """Annotated grids of a job's stored pictures, one for each combination of the page axes' values."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -39,19 +39,9 @@ def write_sheets(plan: Plan, records: Mapping[str, Record], folder: Path) -> lis
         FarmError: a sheet cannot be written.
     """
     written = list(each_sheet(plan, records, folder))
-    remove_sheets(folder, but=written)
-    return written
-
-
-def remove_sheets(folder: Path, but: Collection[Path] = ()) -> None:
-    """Removes a job's sheets.
-
-    Args:
-        folder: the job's.
-        but: those to keep.
-    """
-    for stale in set((folder / SHEETS).glob(f"{_STEM}*.png")).difference(but):
+    for stale in set((folder / SHEETS).glob(f"{_STEM}*.png")) - set(written):
         stale.unlink(missing_ok=True)
+    return written
 
 
 def each_sheet(plan: Plan, records: Mapping[str, Record], folder: Path) -> Iterator[Path]:

@@ -113,7 +113,7 @@ def test_a_picture_that_cannot_be_used_is_one_line_before_anything_is_rendered(
     (jobs / "cat.png").write_bytes(b"no picture")
     said = farm(command, "jobs/changed.yaml")
     fault = "is none of PNG, JPEG, WEBP, BMP, GIF and TIFF, which can be read"
-    assert (said.code, said.err) == (2, f"jobs/changed.yaml:8: init_image: cat.png: {fault}\n")
+    assert (said.code, said.err) == (2, f"jobs/changed.yaml:8: init_image: 'cat.png' {fault}\n")
     (jobs / "cat.png").unlink()
     said = farm(command, "jobs/changed.yaml")
     assert said.code == 2 and said.err.count("\n") == 1

@@ -102,8 +102,13 @@ def test_interrupted_it_keeps_what_is_done_and_says_so(start_farm, workspace):
     assert json.loads(planned)["estimate_of_the_others"]["seconds"] > 0  # as measured until then
 
 
-def test_interrupted_again_and_again_it_ends_in_order(start_farm, workspace):
-    process = start_farm("run", "small.yaml", "--set", "steps=60", "--workers", "1")
+@pytest.mark.parametrize(
+    ("how", "changes"),
+    [("--workers=1", ["steps=60"]), ("--inline", ["steps=6", "width=256", "height=256"])],
+)
+def test_interrupted_again_and_again_it_ends_in_order(start_farm, workspace, how, changes):
+    """Also while a batch is computed that takes long."""
+    process = start_farm("run", "small.yaml", how, *(part for one in changes for part in ("--set", one)))
     wait_for_lines(workspace, process, 1)
     for _ in range(3):
         process.send_signal(signal.SIGINT)

@@ -143,7 +143,7 @@ def test_a_job_of_the_same_name_as_a_wrong_one_is_wrong(farm, workspace):
     (workspace / "one.yaml").write_text(JOB + "init_image: torn.png\n", encoding="utf-8")
     (workspace / "two.yaml").write_text(JOB, encoding="utf-8")
     said = farm("check", "one.yaml", "two.yaml")
-    assert (said.code, said.out) == (2, "") and "torn.png: is a broken picture: " in said.err
+    assert (said.code, said.out) == (2, "") and "'torn.png' is a broken picture: " in said.err
     assert said.err.endswith("two.yaml: another job of this command is called 'small' too\n")
 
 

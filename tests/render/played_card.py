@@ -39,9 +39,13 @@ class Card(FakeTensorMode):
         super().__init__(allow_non_fake_inputs=True)
         self.waits: list[str] = []
 
-    def waits_to_write(self, where: str) -> None:
-        """The host hands numbers over, and waits for what the card was asked before; but for weights."""
-        if "in bring" not in where:
+    def write(self, source: torch.Tensor, non_blocking: bool) -> None:
+        """Numbers of the host are handed over: from page-locked memory that need not wait for the card.
+
+        Weights may.
+        """
+        where = "".join(traceback.format_stack(limit=30))
+        if not (non_blocking and source.is_pinned()) and "in bring" not in where:
             self.waits.append(where)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -58,8 +62,8 @@ class Card(FakeTensorMode):
         if func is aten._local_scalar_dense.default or (has_fakes and to_host):
             self.waits.append("".join(traceback.format_stack(limit=30)))
             return on_the_host(args[0], kwargs.get("dtype")) if to_host else 0.5
-        if func is aten._to_copy.default and not has_fakes and not kwargs.get("non_blocking"):
-            self.waits_to_write("".join(traceback.format_stack(limit=30)))
+        if func is aten._to_copy.default and not has_fakes:
+            self.write(args[0], bool(kwargs.get("non_blocking")))
         if has_fakes and func not in FROM_THE_HOST:
             hosts = [
                 one for one in leaves if isinstance(one, torch.Tensor) and not isinstance(one, FakeTensor)
@@ -159,12 +163,6 @@ class Runtime:
     def graph_pool_handle(self) -> tuple[int, int]:
         return (0, 1)
 
-    def get_sync_debug_mode(self) -> int:
-        return 0
-
-    def set_sync_debug_mode(self, mode: int | str) -> None:
-        pass
-
     def get_device_name(self, index: int) -> str:
         return "a played card"
 
@@ -221,25 +219,39 @@ def _play_methods(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def pinned(one: torch.Tensor) -> torch.Tensor:
         assert not is_fake(one), "only memory of the host can be page-locked"
-        return one
+        locked = one.clone()
+        locked.is_locked = True  # type: ignore[attr-defined]
+        return locked
+
+    def made(make: Any) -> Any:
+        def with_pages(*arguments: Any, pin_memory: bool = False, **others: Any) -> torch.Tensor:
+            one: torch.Tensor = make(*arguments, **others)
+            return pinned(one) if pin_memory else one
+
+        return with_pages
+
+    def copied(one: torch.Tensor, other: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
+        if not is_fake(one):
+            return copy(one, other, non_blocking)
+        if not is_fake(other) and (card := torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)):
+            card.write(other, non_blocking)
+        return aten.copy_(one, other, non_blocking)
 
     methods = {
         "__getitem__": lambda one, at: _taken(one, at) if is_fake(one) else get(one, at),
         "__setitem__": lambda one, at, value: _set(one, at, value) if is_fake(one) else put(one, at, value),
-        "copy_": lambda one, other, non_blocking=False: (
-            aten.copy_(one, other, non_blocking) if is_fake(one) else copy(one, other, non_blocking)
-        ),
+        "copy_": copied,
         "contiguous": lambda one, memory_format=torch.contiguous_format: (
             aten.clone(one, memory_format=memory_format) if is_fake(one) else contiguous(one)
         ),
         "pin_memory": pinned,
-        "is_pinned": lambda one: not is_fake(one),
+        "is_pinned": lambda one: getattr(one, "is_locked", False),
         "record_stream": lambda one, stream: None,
     }
     for name, method in methods.items():
         monkeypatch.setattr(of_tensor, name, method)
-    monkeypatch.setattr(torch, "tensor", lambda *a, pin_memory=False, **others: tensor(*a, **others))
-    monkeypatch.setattr(torch, "empty", lambda *a, pin_memory=False, **others: empty(*a, **others))
+    monkeypatch.setattr(torch, "tensor", made(tensor))
+    monkeypatch.setattr(torch, "empty", made(empty))
     monkeypatch.setattr(torch.nn.Module, "_apply", _applied)
 
 

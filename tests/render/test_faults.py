@@ -16,14 +16,14 @@ from farm.questions import Denoise
 from farm.render.admission import MOST_TRIES
 from farm.render.noise import TorchNormals
 from farm.render.renderer import Rendered, Renderer
-from farm.render.requests import Decode, EncodeText, Open, Predict, Request
+from farm.render.requests import Decode, EncodeText, Fetch, Open, Predict, Request
 from farm.render.runner import Runner
 from farm.render.samplers import SAMPLERS
 from farm.resolving import resolved
 from farm.sampling import BUILT_IN
 from farm.weights.checkpoint import Networks
 from farm.weights.tokenizer import Tokenizer
-from tests.render.rendering import LEVELS, apart
+from tests.render.rendering import ADAPTIVE_LEVELS, LEVELS, apart
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -124,6 +124,40 @@ def test_batches_that_do_not_fit_are_made_smaller(
     sizes = [rows for asked, rows in faulty.calls if asked is kind]
     assert max(sizes) > 1 and sizes[-1] == 1
     assert len([rows for rows in sizes if rows > 1]) <= 8  # halved down, and never tried again
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("error", "how", "failed"),
+    [
+        (torch.OutOfMemoryError, "together", 0),
+        (torch.OutOfMemoryError, "once", 0),
+        (torch.OutOfMemoryError, "always", 3),
+        (ValueError, "once", 1),
+    ],
+)
+def test_numbers_that_cannot_be_read_back(
+    error: type[Exception], how: str, failed: int, faulty: type[Faulty], renderer: Renderer
+) -> None:
+    """By samplers that go by them."""
+    seeds = (1,) if how == "once" else (1, 2, 3)
+    cells = [replace(BASE, sampler="DPM adaptive", seed=seed, cfg_scale=1.5, eta=0.0) for seed in seeds]
+    sound = {settings: pixels(one) for settings, one in render(renderer, cells).items()}
+    left = [error("out of memory" if error is torch.OutOfMemoryError else "torn")]
+
+    def before(requests: list[Request]) -> None:
+        if not isinstance(requests[0], Fetch):
+            return
+        if how == "always" or (how == "together" and len(requests) > 1):
+            raise left[0]
+        if how == "once" and len(requests) == 1 and left:
+            raise left.pop()
+
+    faulty.before = staticmethod(before)
+    rendered = render(renderer, cells)
+    assert sum(bool(one.error) for one in rendered.values()) == failed and (how != "once" or not left)
+    for settings, one in rendered.items():
+        assert one.error or apart(pixels(one), sound[settings]) <= ADAPTIVE_LEVELS
 
 
 @pytest.mark.parametrize("kind", KINDS)
