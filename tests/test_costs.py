@@ -172,6 +172,7 @@ def test_a_sampler_asks_as_often_as_planned_on_every_schedule(
         assert len(drive(sampling, bent)[1]) == evaluations(settings), steps
 
 
+@pytest.mark.slow
 def test_sharing_is_computed_as_planned(tiny_model) -> None:
     settings = asdict(BASE) | {"steps": 3}
     wanted = [

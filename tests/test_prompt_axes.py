@@ -729,6 +729,7 @@ def test_a_thousand_dynamic_prompts(prompts):
     assert len(set(prompts(AXIS + f"prompt: '{words} a cat'\n"))) == 1000
 
 
+@pytest.mark.slow
 def test_a_job_that_cannot_be_stored_is_refused(mistakes, folder):
     (folder / "p.txt").write_text("\n".join("x" * 600 + str(i) for i in range(5000)))
     (folder / "q.txt").write_text("\n".join("y" * 600 + str(i) for i in range(5)))

@@ -124,6 +124,7 @@ def test_work_is_that_of_the_real_networks() -> None:
     )
 
 
+@pytest.mark.slow
 def test_stand_ins_and_schedulers_ask_as_often_as_the_farm() -> None:
     """At the article's steps; what chooses its steps asks as often as the farm was seen to."""
     networks = tiny_cats(torch.device("cpu"))

@@ -85,6 +85,7 @@ def test_a_plan_says_what_is_there_already(farm, workspace):
     assert (facts["rows_at_most"], facts["others_at_most"]) == (True, False)
 
 
+@pytest.mark.slow
 def test_a_profile_says_where_the_time_went(farm, workspace):
     said = farm("run", "small.yaml", "--inline", "--profile", "--set", "steps=30")
     assert said.code == 0, said.err

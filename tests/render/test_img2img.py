@@ -316,6 +316,7 @@ AT_WHOLE_TIMESTEPS = ("simple", "ddim")
 """Schedules that now and then have a sigma of another schedule, which plans do not know."""
 
 
+@pytest.mark.slow
 def test_one_encoding_serves_all_cells_and_plans_count_alike(
     picture: bytes, pictures: Any, networks: Networks
 ) -> None:

@@ -118,7 +118,8 @@ def test_approximations(rendered: Rendered) -> None:
     rendered(cells)
 
 
-@pytest.mark.parametrize("compiles", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("compiles", [False, True])
+@pytest.mark.slow
 def test_the_whole_way_of_a_renderer(
     compiles: bool, card: Card, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,6 +120,7 @@ def test_schedulers_of_diffusers(apple: Apple, far_away: Networks) -> None:
     rendered([settings(name, 3) for name in SCHEDULERS], far_away)
 
 
+@pytest.mark.slow
 def test_other_noise_and_prompts(apple: Apple, far_away: Networks) -> None:
     cells = [
         settings("DPM++ SDE", 3, rng="nv"),
@@ -133,6 +134,7 @@ def test_other_noise_and_prompts(apple: Apple, far_away: Networks) -> None:
     assert apple.read_back == 0
 
 
+@pytest.mark.slow
 def test_pictures_to_start_from(apple: Apple, far_away: Networks) -> None:
     key, file = cat_file()
     names = ("Euler a", "DPM++ 2M", "DPM++ SDE", "UniPC", "LCM", "Restart", "DDIM")

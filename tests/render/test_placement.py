@@ -232,6 +232,7 @@ def test_decoding_halves_its_batch_then_moves_weights_then_goes_by_strips_then_f
     assert isinstance(failed, torch.OutOfMemoryError)
 
 
+@pytest.mark.slow
 def test_where_there_is_room_for_one_checkpoint_each_is_loaded_about_once(
     networks: Networks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,6 +330,7 @@ class Beside:
 
 
 @pytest.mark.parametrize(("row", "most"), [(0.2, 4), (0.6, 2)], ids=["several fit", "one fits"])
+@pytest.mark.slow
 def test_rows_are_many_again_once_another_checkpoint_has_gone(
     row: float, most: int, networks: Networks, monkeypatch: pytest.MonkeyPatch
 ) -> None:

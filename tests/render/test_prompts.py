@@ -273,6 +273,7 @@ def test_rules_of_emphasis_do_what_they_say(networks: Networks) -> None:
     assert min(apart(one, without) for one in (original, no_norm, comfyui)) > LEVELS
 
 
+@pytest.mark.slow
 def test_cells_of_all_kinds_side_by_side_share_only_what_is_equal(networks: Networks) -> None:
     """Other clip skips, rules and lengths of one text: a first row taken from another would show."""
     cells = [

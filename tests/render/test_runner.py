@@ -110,6 +110,7 @@ def test_a_checkpoint_that_cannot_be_opened_is_tried_once_for_all_who_ask(networ
     assert [str(answer) for answer in answers] == ["bad is broken"] * 8 and load.asked == ["bad"]
 
 
+@pytest.mark.slow
 def test_makes_room_for_a_checkpoint_that_does_not_fit_beside_another(networks: Networks) -> None:
     inner = Loading(networks)
 

@@ -271,6 +271,7 @@ def mixed() -> Iterator[Settings]:
     yield settings("DPM++ 2M Karras", 5)
 
 
+@pytest.mark.slow
 def test_a_mixed_batch_equals_each_alone(networks: Networks) -> None:
     cells = list(mixed())
     together = render(cells, Counting(networks))

@@ -185,6 +185,7 @@ def test_a_neighbour_that_cannot_be_read_is_listed_without_its_counts(tmp_path, 
     assert "1 done" in text and "<strong>theirs</strong><br><br>" in text
 
 
+@pytest.mark.slow
 def test_a_job_with_a_very_long_prompt_is_counted_and_other_readers_keep_their_limit(tmp_path):
     limit = csv.field_size_limit()
     build(tmp_path / "long", make_plan(prompt="cat " * 50_000), lambda cell: None)

@@ -217,6 +217,7 @@ def test_a_job_without_any_picture_still_gets_its_sheet(tmp_path):
     assert path.is_file()
 
 
+@pytest.mark.slow
 def test_a_damaged_picture_costs_its_own_tile_only(tmp_path):
     plan = make_plan({"cfg_scale": [1, 2]}, Layout("cfg_scale"))
     records = render(plan, tmp_path)

@@ -152,6 +152,7 @@ def test_toy_card_states_figures_and_sizes(toy: Workshop) -> None:
     assert f"{sum(folder_sizes(toy.model_folder).values()):,}" in text
 
 
+@pytest.mark.slow
 def test_text_encoder_is_the_clips_own_text_tower(toy: Workshop) -> None:
     clip, encoder = CLIPModel.from_pretrained(toy.clip_folder), load_exported(toy).text_encoder
     ids = toy.tokenizer("a ginger cat", return_tensors="pt").input_ids
