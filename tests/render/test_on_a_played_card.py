@@ -2,26 +2,22 @@
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from farm.cell import Cell, Settings
-from farm.diffusers_schedulers import scheduler_facts, suited
 from farm.render.renderer import Renderer
 from farm.sampling import BUILT_IN
 from farm.weights.checkpoint import Networks
 from tests.render.played_card import DEVICE, Card, Runtime, played
 from tests.render.rendering import Counting, cat_file, render
-from tests.render.test_scheduler import WORDS
+from tests.render.test_on_mps import OTHER_NOISE_AND_PROMPTS, SCHEDULERS
 from tests.render.unit_variance import settings
 
 pytestmark = pytest.mark.timeout(300)
-
-SCHEDULERS = [
-    f"diffusers:{name}{WORDS.get(name, '')}" for name in sorted(suited()) if not scheduler_facts(name).is_flow
-]
 
 PICTURE, FILE = cat_file()
 
@@ -94,16 +90,9 @@ def test_samplers_from_pictures(rendered: Rendered) -> None:
 
 @pytest.mark.slow
 def test_other_noise_and_prompts(rendered: Rendered) -> None:
-    cells = [
-        half("DPM++ SDE", 3, rng="nv"),
-        half("Euler a", 3, rng="nv", variation_strength=0.3, variation_seed=5),
-        half("Euler", 3, seed_resize_from_width=96, seed_resize_from_height=32, guidance_rescale=0.7),
-        half("Euler a", 3, prompt="a [red:blue:0.5] (cat:1.3) AND a hat :0.6", eta_noise_seed_delta=7),
-        half("Heun", 3, prompt="a (cat:1.3)", emphasis="comfyui", clip_skip=2),
-        half("Euler", 3, prompt="a (cat:0.7) BREAK " + "dog " * 90, emphasis="no norm"),
-        half("DPM adaptive", 3, init_image=PICTURE, denoising_strength=0.5),
-    ]
-    rendered(cells)
+    adaptive = settings("DPM adaptive", 3, init_image=PICTURE, denoising_strength=0.5)
+    long = settings("Euler", 3, prompt="a (cat:0.7) BREAK " + "dog " * 90)
+    rendered([replace(one, precision="fp16") for one in (*OTHER_NOISE_AND_PROMPTS, adaptive, long)])
 
 
 @pytest.mark.slow

@@ -120,17 +120,19 @@ def test_schedulers_of_diffusers(apple: Apple, far_away: Networks) -> None:
     rendered([settings(name, 3) for name in SCHEDULERS], far_away)
 
 
+OTHER_NOISE_AND_PROMPTS = [
+    settings("DPM++ SDE", 3, rng="nv"),
+    settings("Euler a", 3, rng="nv", variation_strength=0.3, variation_seed=5),
+    settings("Euler", 3, seed_resize_from_width=96, seed_resize_from_height=32, guidance_rescale=0.7),
+    settings("Euler a", 3, prompt="a [red:blue:0.5] (cat:1.3) AND a hat :0.6", eta_noise_seed_delta=7),
+    settings("Heun", 3, prompt="a (cat:1.3)", emphasis="comfyui", clip_skip=2),
+    settings("Euler", 3, prompt="a (cat:0.7)", emphasis="no norm"),
+]
+
+
 @pytest.mark.slow
 def test_other_noise_and_prompts(apple: Apple, far_away: Networks) -> None:
-    cells = [
-        settings("DPM++ SDE", 3, rng="nv"),
-        settings("Euler a", 3, rng="nv", variation_strength=0.3, variation_seed=5),
-        settings("Euler", 3, seed_resize_from_width=96, seed_resize_from_height=32, guidance_rescale=0.7),
-        settings("Euler a", 3, prompt="a [red:blue:0.5] (cat:1.3) AND a hat :0.6", eta_noise_seed_delta=7),
-        settings("Heun", 3, prompt="a (cat:1.3)", emphasis="comfyui", clip_skip=2),
-        settings("Euler", 3, prompt="a (cat:0.7)", emphasis="no norm"),
-    ]
-    rendered(cells, far_away)
+    rendered(OTHER_NOISE_AND_PROMPTS, far_away)
     assert apple.read_back == 0
 
 
