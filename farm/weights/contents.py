@@ -37,10 +37,12 @@ class Contents:
             what stands for objects (`Inert`). Of a safetensors file, its tensors by name. It is at most 64
             levels deep and has at most two million values, so that it can be walked without care.
         metadata: of a safetensors file; others have none.
+        is_safetensors: what kind of file it is: else, one of `torch.save`.
     """
 
     tree: Any
     metadata: Mapping[str, str] = field(default_factory=dict)
+    is_safetensors: bool = False
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -93,7 +95,7 @@ def _contents(file: BinaryIO, size: int) -> Contents:
         return Contents(read_zip(file, size))
     if head[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{":
         tensors, metadata = read_header(file, size)
-        return Contents(tensors, metadata)
+        return Contents(tensors, metadata, is_safetensors=True)
     if head.startswith(PICKLE):
         return Contents(read_legacy(file, size))
     if head[TAR_PLACE:] == TAR:

@@ -96,7 +96,9 @@ def check_keys(keys: list[Any]) -> None:
     """Raises: Damaged: if something else would be the key of a dict."""
     for key in keys:
         if not is_key(key):
-            raise Damaged(f"it has a dict with a {type(key).__name__} for a key")
+            raise Damaged(
+                f"it has a dict or a set with a key that is not fit for one, of the type {type(key).__name__}"
+            )
 
 
 def rebuild(function: str, arguments: tuple[Any, ...]) -> Any:
