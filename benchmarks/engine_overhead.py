@@ -37,7 +37,7 @@ from farm.render.recipes import text_to_image
 from farm.render.requests import Coroutine, Decode, EncodeText, Open, Predict, Request, Weights
 from farm.resolving import resolved
 from farm.sampling import BUILT_IN
-from farm.weights.catalog import scheduler_config_of
+from farm.weights.configs import scheduler_config_of
 from farm.weights.tokenizer import Tokenizer, load_tokenizer
 
 BATCH = 16

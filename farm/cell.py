@@ -4,7 +4,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 RENDER_VERSION = 3
 """Raised when our own pixels change, so that pictures of an older version are not taken for ours."""
@@ -59,6 +60,8 @@ class Settings:
         deepcache_branch: the skip connection up to which the others are computed, from the shallowest, 0.
         init_image: the picture to start from, the SHA-256 of its file in hex; empty starts from noise alone.
         denoising_strength: the part of the steps that is made from there, and so how much noise is added.
+        vae: the name of another VAE than the checkpoint's own in the catalog; `automatic` is its own.
+        prediction_type: of the UNet, in the words of diffusers; None is as the checkpoint says.
     """
 
     model: str
@@ -98,6 +101,8 @@ class Settings:
     deepcache_branch: int = 0
     init_image: str = ""
     denoising_strength: float = 0.75
+    vae: str = "automatic"
+    prediction_type: str | None = None
 
     @property
     def strength(self) -> float | None:
@@ -136,6 +141,35 @@ class PluginUse:
 
 
 @dataclass(frozen=True, slots=True)
+class UsedFile:
+    """A file that a picture is made with beside its checkpoint.
+
+    Attributes:
+        kind: `vae`; `config` is what lies beside a checkpoint and says what is not in it.
+        name: in the catalog; of a config the checkpoint's.
+        content: SHA-256 of it in hex.
+    """
+
+    kind: str
+    name: str
+    content: str
+
+
+CONFIG = "config"
+
+FileUse = tuple[str, str]
+"""A file that is made use of beside a checkpoint: its kind and its name in the catalog."""
+
+FileHashes = Mapping[FileUse, str]
+"""SHA-256 of files in hex."""
+
+
+def files_of(settings: Settings) -> tuple[FileUse, ...]:
+    """The files that a picture is made with beside its checkpoint."""
+    return (("vae", settings.vae),) if settings.vae != DEFAULTS["vae"] else ()
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One image wanted.
 
@@ -147,6 +181,7 @@ class Cell:
         model_hash: SHA-256 of the checkpoint's content in hex; empty until hashed.
         key: names the pixels; empty until `keyed`.
         evaluations: of the model, about; of a cell that was rendered, as counted; 0 if nobody knows.
+        files: that it is made with beside the checkpoint; empty until hashed.
     """
 
     number: int
@@ -156,31 +191,49 @@ class Cell:
     model_hash: str = ""
     key: str = ""
     evaluations: int = 0
+    files: tuple[UsedFile, ...] = ()
 
-    def keyed(self, model_hash: str) -> "Cell":
-        """This cell with the hash of its weights and, from that, its key."""
-        return replace(self, model_hash=model_hash, key=content_key(self.settings, self.plugins, model_hash))
+    def keyed(self, model_hash: str, file_hashes: FileHashes = MappingProxyType({})) -> "Cell":
+        """This cell with the hashes of its weights and, from these, its key.
+
+        Args:
+            model_hash: SHA-256 of the checkpoint's content in hex.
+            file_hashes: of the other files that it is made with.
+        """
+        beside = (CONFIG, self.settings.model)
+        uses = [*files_of(self.settings), *([beside] if beside in file_hashes else [])]
+        files = tuple(UsedFile(*use, file_hashes[use]) for use in uses)
+        key = content_key(self.settings, self.plugins, model_hash, files)
+        return replace(self, model_hash=model_hash, files=files, key=key)
 
 
-def content_key(settings: Settings, plugins: tuple[PluginUse, ...], model_hash: str) -> str:
+def content_key(
+    settings: Settings, plugins: tuple[PluginUse, ...], model_hash: str, files: tuple[UsedFile, ...] = ()
+) -> str:
     """128 bits in hex over what changes a picture's pixels, and nothing else.
 
-    The model counts by its content, not by its name; plugins count if they touch pixels. Settings that have
-    their defaults do not count, so that a setting that is added later leaves all keys as they are; hence a
-    default never changes unless `RENDER_VERSION` is raised.
+    The model and other files count by their content, not by their names; plugins if they touch pixels.
+    Settings that have their defaults do not count, so that a setting that is added later leaves all keys as
+    they are; hence a default never changes unless `RENDER_VERSION` is raised.
     """
-    content = {
+    content: dict[str, Any] = {
         "render_version": RENDER_VERSION,
         "settings": {name: value for name, value in asdict(settings).items() if _counts(name, value)},
         "model_hash": model_hash,
         "plugins": [use.identity for use in plugins if use.touches_pixels],
     }
+    if files:
+        content["files"] = [[one.kind, one.content] for one in files]
     canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
 def _counts(name: str, value: SettingValue) -> bool:
-    return name != "model" and (name not in DEFAULTS or value != DEFAULTS[name])
+    return name not in _FILES and (name not in DEFAULTS or value != DEFAULTS[name])
+
+
+_FILES = ("model", "vae")
+"""Settings that are names of files."""
 
 
 @dataclass(frozen=True, slots=True)

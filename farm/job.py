@@ -59,12 +59,16 @@ class Vocabulary:
         plugins: by name.
         samplers: and schedules, without those of plugins.
         root: the folder in which files are looked for that are not beside a job.
+        files: names of what is used beside checkpoints, by its kind: `vae`.
+        vaes_beside: the VAE that lies beside a checkpoint, by the name of this.
     """
 
     models: Names
     plugins: Mapping[str, PluginInfo]
     samplers: Samplers = BUILT_IN
     root: Path = Path()
+    files: Mapping[str, Names] = field(default_factory=dict)
+    vaes_beside: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ class Job:
         wildcards: that dynamic prompts can use from which each cell draws its own; None if it draws nothing.
         warnings: what is no mistake, but looks like one, with its place.
         init_images: that its settings name, by the SHA-256 of their files.
+        vaes_beside: as in `Vocabulary`.
     """
 
     name: str
@@ -103,6 +108,7 @@ class Job:
     wildcards: Wildcards | None = field(default=None, compare=False)
     warnings: tuple[str, ...] = field(default=(), compare=False)
     init_images: Mapping[str, InitImage] = field(default_factory=dict, compare=False)
+    vaes_beside: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 def load_job(
@@ -129,7 +135,9 @@ def load_job(
     plugins, samplers, complete = read_plugins(named, vocabulary.plugins, vocabulary.samplers, mistakes)
     folders = (path.parent, vocabulary.root)
     images = InitImages(folders)
-    unseeded = Reading(vocabulary.models, Seeds(), mistakes, samplers, complete, init_images=images)
+    unseeded = Reading(
+        vocabulary.models, Seeds(), mistakes, samplers, complete, init_images=images, files=vocabulary.files
+    )
     override(tree, overrides, unseeded)
     check_shape(tree, mistakes)
     sources = read_sources(tree, folders, mistakes)
@@ -154,7 +162,7 @@ def load_job(
         text = _text_as_run(tree, name, reading)
     wildcards = sources.wildcards if sources.dynamic == CHOICE else None
     read = (name, base, axes, skips, layout, plugins, reading.seeds.drawn, text, samplers, places)
-    return Job(*read, styles, wildcards, mistakes.warnings(), images.found)
+    return Job(*read, styles, wildcards, mistakes.warnings(), images.found, vocabulary.vaes_beside)
 
 
 def _text_as_run(tree: Table, name: str, reading: Reading) -> str:

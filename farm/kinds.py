@@ -109,6 +109,7 @@ class Name:
         other: reads what is none of them; gives the canonical spelling, or None if it means nothing.
         separated: splits a text with several names.
         more: where other names may come from, for messages about one that is like no known name.
+        empty: the name that stands for nothing said, whose value is None.
     """
 
     about: str
@@ -119,6 +120,7 @@ class Name:
     other: Callable[[str, Reading], str | None] = lambda wanted, reading: None
     separated: Callable[[str], list[str]] = split_names
     more: str = ""
+    empty: str = ""
 
     def split(self, text: str, reading: Reading) -> list[str]:
         """The items of a text; a known name stays whole, commas or not.
@@ -138,10 +140,11 @@ class Name:
         """
         known, wanted = self.known(reading), items[position]
         if wanted.casefold() == "all" and known:
-            return [(name, name) for name in (self.all(reading) if self.all else known)]
+            names = self.all(reading) if self.all else known
+            return [(name, name) for name in names if name != self.empty]
         found = _matching(wanted, known)
         if len(found) == 1:
-            return [(found[0], found[0])]
+            return [(found[0], None if found[0] == self.empty else found[0])]
         if found:
             raise BadValue(f"{quoted(wanted)} may be any of {', '.join(map(repr, found))}")
         if (other := self.other(wanted, reading)) is not None:

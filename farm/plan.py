@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
+from types import MappingProxyType
 from typing import Any
 
 from farm.axes import Axis, AxisValue
-from farm.cell import Cell, Settings, SettingValue
+from farm.cell import Cell, FileHashes, FileUse, Settings, SettingValue, files_of
 from farm.costs import encodings, evaluations, first_rows, leaves_out, rows, shallow_rows, weighed_rows
 from farm.document import Place
 from farm.errors import BadInput, Problem
@@ -17,8 +18,8 @@ from farm.layout import Layout as Layout
 from farm.ordering import Order, coarse_wave, in_render_order
 from farm.remarks import Remarks
 from farm.resolving import completed, settled
-from farm.sampling import BUILT_IN, Samplers
-from farm.settings import INIT_IMAGE, PROMPTS
+from farm.sampling import AUTOMATIC, BUILT_IN, Samplers
+from farm.settings import INIT_IMAGE, NONE, PROMPTS
 from farm.starting import image_encoding
 from farm.wording import BadWording, Wording
 from farm.work import Need, Networks, Size
@@ -60,10 +61,27 @@ class Plan:
     order: Order = Order.FAST
     init_images: Mapping[str, InitImage] = field(default_factory=dict)
 
-    def keyed(self, model_hashes: Mapping[str, str]) -> "Plan":
-        """This plan with final keys, given the SHA-256 of each checkpoint by its name."""
-        cells = tuple(cell.keyed(model_hashes[cell.settings.model]) for cell in self.cells)
+    def keyed(
+        self,
+        model_hashes: Mapping[str, str],
+        file_hashes: FileHashes = MappingProxyType({}),
+    ) -> "Plan":
+        """This plan with final keys.
+
+        Args:
+            model_hashes: SHA-256 of each checkpoint by its name.
+            file_hashes: of the other files.
+        """
+        cells = tuple(cell.keyed(model_hashes[cell.settings.model], file_hashes) for cell in self.cells)
         return replace(self, cells=cells)
+
+    def models(self) -> tuple[str, ...]:
+        """The checkpoints that it needs."""
+        return tuple(sorted({cell.settings.model for cell in self.cells}))
+
+    def files(self) -> tuple[FileUse, ...]:
+        """The files that pictures are made with beside their checkpoints."""
+        return tuple(dict.fromkeys(use for cell in self.cells for use in files_of(cell.settings)))
 
     def without(self, done: Collection[str]) -> "Plan":
         """What is left of this plan when the cells with these keys are there already."""
@@ -202,7 +220,7 @@ def _cells(job: Job, remarks: Remarks) -> Iterator[Cell]:
     for coordinates in product(*(range(len(axis.values)) for axis in job.axes)):
         values = [axis.values[index] for axis, index in zip(job.axes, coordinates)]
         try:
-            asked = completed(_asked(job.base, values, wording), job.samplers)
+            asked = completed(_asked(job, values, wording), job.samplers)
         except BadWording as mistake:
             remarks.wrong(mistake.faults)
             continue
@@ -220,10 +238,14 @@ def _cells(job: Job, remarks: Remarks) -> Iterator[Cell]:
     remarks.lacking(wording.lacking)
 
 
-def _asked(base: Mapping[str, SettingValue], values: Sequence[AxisValue], wording: Wording) -> dict[str, Any]:
-    """What a combination asks for."""
-    chosen: dict[str, Any] = dict(base)
+def _asked(job: Job, values: Sequence[AxisValue], wording: Wording) -> dict[str, Any]:
+    """What a combination asks for; a VAE by its name wherever it is not the one in the checkpoint."""
+    chosen: dict[str, Any] = dict(job.base)
     for value in values:
         chosen.update(value.settings)
+    if chosen["vae"] == AUTOMATIC:
+        chosen["vae"] = job.vaes_beside.get(chosen["model"], AUTOMATIC)
+    elif chosen["vae"] == NONE:
+        chosen["vae"] = AUTOMATIC
     wording.word(chosen, values)
     return chosen

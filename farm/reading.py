@@ -52,6 +52,7 @@ class Reading:
             unknown name is no mistake of its own.
         styles: that there are.
         init_images: those that were read, and where others are looked for.
+        files: names of what is used beside checkpoints, by its kind: `vae`.
     """
 
     models: Names
@@ -61,3 +62,4 @@ class Reading:
     complete: bool = True
     styles: Styles = Styles()
     init_images: InitImages = field(default_factory=InitImages)
+    files: Mapping[str, Names] = field(default_factory=dict)

@@ -89,6 +89,16 @@ class Chosen:
         return f"it is for networks that predict {wanted}{levels}; the checkpoint's predicts {given}{hint}"
 
 
+def as_predicting(config: Mapping[str, Any], prediction_type: str | None) -> dict[str, Any]:
+    """A checkpoint's `scheduler_config.json`, with what its network predicts if somebody says that.
+
+    Args:
+        config: the file's content.
+        prediction_type: in the words of diffusers; None leaves it as it is.
+    """
+    return {**config, **({} if prediction_type is None else {"prediction_type": prediction_type})}
+
+
 def predicted(config: Mapping[str, Any]) -> str:
     """What a checkpoint's network predicts, by its `scheduler_config.json`."""
     if "prediction_type" in config:

@@ -1,6 +1,7 @@
 """What may be written for each setting of a job: its kind and its range; and the reading of values."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from farm.axes import MAX_VALUES, BadValue, split_calls
 from farm.cell import DEFAULTS
@@ -17,10 +18,42 @@ from farm.sampling import AUTOMATIC, BUILT_IN
 MAX_SEED = 2**63 - 1
 _MAX_DELTA = 2**32 - 1
 _AUTOMATIC = (AUTOMATIC, "auto")
+_HASH = re.compile(r"[0-9a-f]{6,64}")
+_WHOLE_HASH = re.compile(r"[0-9a-f]{64}")
+_TITLE = re.compile(r"(.+) \[[0-9a-f]{8,64}\]")
+
+NONE = "none"
+"""Of a file that may be used beside a checkpoint: that it is not."""
 
 
 def _models(reading: Reading) -> Names:
     return reading.models
+
+
+def _vaes(reading: Reading) -> Names:
+    return {AUTOMATIC: ("auto",), NONE: ("baked",)} | dict(reading.files.get("vae", {}))
+
+
+def _named_otherwise(names: Names, wanted: str) -> str | None:
+    """What the start of a content hash means, or a title of A1111 whose file nobody has hashed yet.
+
+    Raises:
+        BadValue: several files' hashes start so.
+    """
+    folded = wanted.casefold()
+    if _HASH.fullmatch(folded):
+        found = [name for name, others in names.items() if _hash_of(others).startswith(folded)]
+        if len(found) > 1:
+            raise BadValue(f"{quoted(wanted)} may be any of {', '.join(map(repr, found))}")
+        return found[0] if found else None
+    if (title := _TITLE.fullmatch(wanted)) is None:
+        return None
+    found = [name for name, others in names.items() if title[1] in others and not _hash_of(others)]
+    return found[0] if len(found) == 1 else None
+
+
+def _hash_of(others: Iterable[str]) -> str:
+    return next((other for other in others if _WHOLE_HASH.fullmatch(other)), "")
 
 
 def _samplers(reading: Reading) -> Names:
@@ -74,8 +107,14 @@ def _generators(_: Reading) -> Names:
     return {"cpu": (), "nv": ("nvidia", "gpu")}
 
 
+def _predictions(_: Reading) -> Names:
+    return {AUTOMATIC: ("auto",), "epsilon": ("eps",), "v_prediction": ("v",)}
+
+
 SETTINGS: Mapping[str, Setting] = {
-    "model": Name("A checkpoint under models/: name, file stem or hash.", "farm models lists them", _models),
+    "model": Name("A checkpoint under models/: name, file name, title in A1111 or hash.",
+                  "farm models checkpoint lists them", _models,
+                  other=lambda wanted, reading: _named_otherwise(reading.models, wanted)),
     "prompt": Prose("What the picture shows."),
     "negative_prompt": Prose("What it should not show."),
     "sampler": Name(
@@ -139,6 +178,12 @@ SETTINGS: Mapping[str, Setting] = {
     "init_image": ImageFile("A picture to start from: its path, from the job or the folder of the command."),
     "denoising_strength": Number("How far from the picture it may lead; 0 keeps it, 1 is nearly noise.", 0, 1,
                                  whole=False),
+    "vae": Name("Under models/VAE; none is the checkpoint's own, automatic the one beside it, if any.",
+                "farm models vae lists them", _vaes, shown=(AUTOMATIC, NONE),
+                other=lambda wanted, reading: _named_otherwise(reading.files.get("vae", {}), wanted)),
+    "prediction_type": Name("What the UNet was trained to predict; automatic is as the checkpoint says.",
+                            "automatic, epsilon or v_prediction", _predictions,
+                            shown=(AUTOMATIC, "epsilon", "v_prediction"), empty=AUTOMATIC),
 }  # fmt: skip
 """The fields of `farm.cell.Settings`, in its order, and `evaluations`, which stands for `steps`."""
 

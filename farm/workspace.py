@@ -18,9 +18,11 @@ class Workspace:
 
     Attributes:
         root: the folder that commands are run in.
+        models: more folders of models, of other programs.
     """
 
     root: Path
+    models: tuple[Path, ...] = ()
 
     @property
     def results(self) -> Path:
@@ -29,8 +31,8 @@ class Workspace:
 
     @property
     def model_folders(self) -> tuple[Path, ...]:
-        """Where checkpoints are looked for: the workspace's own first, then the shipped ones."""
-        return _existing(self.root / "models", shipped() / "models")
+        """Where checkpoints are looked for: the workspace's own first, then others, then the shipped ones."""
+        return _existing(self.root / "models", *self.models, shipped() / "models")
 
     @property
     def plugin_folders(self) -> tuple[Path, ...]:

@@ -26,7 +26,8 @@ from farm.render.samplers import SAMPLERS as SAMPLER_FUNCTIONS
 from farm.render.schedules import sigmas_for
 from farm.resolving import resolved
 from farm.sampling import AUTOMATIC, BUILT_IN, SAMPLERS, SCHEDULES, Sampler, Samplers, Schedule
-from farm.weights.checkpoint import Networks, load_checkpoint
+from farm.weights.checkpoint import Networks
+from farm.weights.loading import load_checkpoint
 from tests.render.oracles import Recorded, bent, drive, stable_diffusion
 from tests.render.rendering import Counting, render
 

@@ -10,7 +10,7 @@ from farm.costs import evaluations, guided_of
 from farm.counting import steps_from_picture, steps_of_scheduler
 from farm.resolving import completed, contradictions, resolved
 from farm.sampling import BUILT_IN
-from farm.weights.checkpoint import load_checkpoint
+from farm.weights.loading import load_checkpoint
 from tests.render.rendering import Counting, render
 
 BASE = {

@@ -11,7 +11,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from farm.cli.jobs import look_around
 from farm.render.device import dtype_for
-from farm.weights.checkpoint import Networks, load_checkpoint
+from farm.weights.checkpoint import Networks
+from farm.weights.loading import load_checkpoint
 
 TINY_CATS = "tiny-cats"
 

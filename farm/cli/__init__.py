@@ -7,7 +7,7 @@ from collections.abc import Callable
 import typer
 
 from farm import __version__
-from farm.cli import init, listing, plan, prompt, run
+from farm.cli import init, listing, models, plan, prompt, run
 from farm.errors import BadInput, FarmError
 from farm.interrupts import STATUS
 
@@ -29,13 +29,13 @@ _COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "schema": (listing.schema, "Print the JSON Schema of job files."),
     "samplers": (listing.samplers, "List the samplers that jobs can name."),
     "schedules": (listing.schedules, "List the schedules that jobs can name."),
-    "models": (listing.models, "List the checkpoints that jobs can name."),
     "init": (init.init, "Make a folder to work in."),
 }
 """In the order of the help, which has these words; each one's own help says more."""
 
 for _name, (_command, _summary) in _COMMANDS.items():
     app.command(_name, short_help=_summary)(_command)
+app.add_typer(models.app, name="models", short_help="List the models that jobs can name; make pickles safe.")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,20 +1,31 @@
 """From job files to plans, with what lies in the workspace."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from farm.axes import BadValue
+from farm.cell import CONFIG, FileHashes, FileUse
 from farm.cli.misfits import misfits
 from farm.document import Mistakes
-from farm.errors import BadInput, Problem
+from farm.errors import BadInput, Problem, quoted
 from farm.job import Job, Vocabulary, load_job, read_drawn
 from farm.kinds import Names, Reading, Seeds
 from farm.plan import Plan, compile_job
 from farm.plugins import find_plugins
 from farm.settings import SETTINGS
-from farm.weights.catalog import Checkpoint, Hashes, find_checkpoints
+from farm.weights.catalog import Catalog, Entry, find_models, other_names
+from farm.weights.hashes import Hashes
+from farm.weights.original_config import config_beside
+from farm.weights.places import Kind
 from farm.workspace import Workspace
+
+USED_BESIDE = (Kind.VAE,)
+"""What jobs can name beside checkpoints."""
+
+
+Hashed = Mapping[str, str]
+"""SHA-256 of checkpoints by their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,27 +35,70 @@ class Place:
     Attributes:
         workspace: the folder the command is run in.
         results: where jobs leave their results.
-        checkpoints: by name.
-        hashes: of the checkpoints.
+        catalog: of the models.
+        hashes: of their contents.
         vocabulary: the names that jobs may use.
     """
 
     workspace: Workspace
     results: Path
-    checkpoints: dict[str, Checkpoint]
+    catalog: Catalog
     hashes: Hashes
     vocabulary: Vocabulary
 
+    @property
+    def checkpoints(self) -> Mapping[str, Entry]:
+        """By name."""
+        return self.catalog.of(Kind.CHECKPOINT)
 
-def look_around(results: Path | None) -> Place:
-    """What lies in the current folder and what is shipped."""
-    workspace = Workspace(Path.cwd())
-    checkpoints = find_checkpoints(workspace.model_folders)
-    hashes = Hashes()
-    models = {name: _other_names(checkpoint, hashes) for name, checkpoint in checkpoints.items()}
-    plugins = find_plugins(workspace.plugin_folders)
-    vocabulary = Vocabulary(models=models, plugins=plugins, root=workspace.root)
-    return Place(workspace, results or workspace.results, checkpoints, hashes, vocabulary)
+    def paths(self, names: Iterable[str]) -> dict[str, Path]:
+        """Of checkpoints."""
+        return {name: self.checkpoints[name].path for name in dict.fromkeys(names)}
+
+    def file_paths(self, plans: Iterable[Plan]) -> dict[FileUse, Path]:
+        """Of other files that plans name."""
+        uses = dict.fromkeys(use for plan in plans for use in plan.files())
+        return {(kind, name): self.catalog.of(Kind(kind))[name].path for kind, name in uses}
+
+    def hashes_of(self, plans: Sequence[Plan], hash_of: Callable[[Path], str]) -> tuple[Hashed, FileHashes]:
+        """Of the checkpoints of plans, and of all other files that their pictures are made with."""
+        models = self.paths(model for plan in plans for model in plan.models())
+        beside = {(CONFIG, name): config_beside(path) for name, path in models.items()}
+        files = {use: path for use, path in beside.items() if path.is_file()} | self.file_paths(plans)
+        return (
+            {name: hash_of(path) for name, path in models.items()},
+            {use: hash_of(path) for use, path in files.items()},
+        )
+
+
+def look_around(results: Path | None, models: Sequence[Path] | None = None) -> Place:
+    """What lies in the current folder, in others of models, and what is shipped.
+
+    Args:
+        results: where results go; by default into the current folder.
+        models: more folders of models, in which names are looked up before the shipped ones.
+
+    Raises:
+        BadInput: one of them is not there.
+    """
+    missing = [path for path in models or () if not path.is_dir()]
+    if missing:
+        raise BadInput([Problem("--models", f"{quoted(str(path))} is not a folder") for path in missing])
+    workspace = Workspace(Path.cwd(), tuple(models or ()))
+    catalog, hashes = find_models(workspace.model_folders), Hashes()
+    names = {kind: _names(catalog, kind, hashes) for kind in (Kind.CHECKPOINT, *USED_BESIDE)}
+    vocabulary = Vocabulary(
+        models=names.pop(Kind.CHECKPOINT),
+        plugins=find_plugins(workspace.plugin_folders),
+        root=workspace.root,
+        files={str(kind): known for kind, known in names.items()},
+        vaes_beside=catalog.vaes_beside(),
+    )
+    return Place(workspace, results or workspace.results, catalog, hashes, vocabulary)
+
+
+def _names(catalog: Catalog, kind: Kind, hashes: Hashes) -> Names:
+    return {name: other_names(entry, hashes.known(entry.path)) for name, entry in catalog.of(kind).items()}
 
 
 def load_plans(paths: Sequence[Path], overrides: Sequence[str], place: Place) -> list[Plan]:
@@ -74,7 +128,7 @@ def read_plans(
         except BadInput as error:
             problems.extend(error.problems)
             continue
-        mistakes = misfits(plan, path, place.checkpoints)
+        mistakes = misfits(plan, path, place.catalog)
         if plan.name in names:
             mistakes.append(Problem(str(path), f"another job of this command is called {plan.name!r} too"))
         names.add(plan.name)
@@ -90,17 +144,18 @@ def _load(path: Path, overrides: Sequence[str], place: Place) -> Job:
     return load_job(path, place.vocabulary, overrides, drawn) if drawn else job
 
 
-def find_checkpoint(name: str, option: str) -> Checkpoint:
+def find_checkpoint(name: str, option: str, models: Sequence[Path] | None) -> Entry:
     """The checkpoint that a name, a file stem or a hash means.
 
     Args:
         name: as jobs write it.
         option: where it was given, for messages.
+        models: more folders of models.
 
     Raises:
         BadInput: if there is none, or several.
     """
-    place = look_around(None)
+    place = look_around(None, models)
     return place.checkpoints[option_value("model", name, option, place.vocabulary.models)]
 
 
@@ -116,9 +171,3 @@ def option_value(setting: str, text: str, option: str, models: Names | None = No
     except BadValue as mistake:
         raise BadInput([Problem(option, str(mistake))]) from mistake
     return str(found)
-
-
-def _other_names(checkpoint: Checkpoint, hashes: Hashes) -> tuple[str, ...]:
-    stem = checkpoint.path.name
-    known = hashes.known(checkpoint.path)
-    return tuple(name for name in (stem, known[:10]) if name and name != checkpoint.name)

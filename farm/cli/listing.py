@@ -1,4 +1,4 @@
-"""`farm schema`, `farm samplers`, `farm models`: what jobs may say."""
+"""`farm schema`, `farm samplers`, `farm schedules`: what jobs may say; and how rows are printed."""
 
 import io
 import json
@@ -15,7 +15,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from farm.cli.jobs import look_around
 from farm.costs import evaluations_at
 from farm.diffusers_schedulers import PREFIX, Option, scheduler_facts, suited
 from farm.job import job_schema
@@ -67,7 +66,7 @@ def samplers(
         "name": "name", "aliases": "aliases", "order": "order", evaluations: f"evaluations at {steps} steps",
         "stochastic": "adds noise", "schedule": "own schedule",
     }  # fmt: skip
-    _print([_sampler(row, evaluations, steps) for row in BUILT_IN.samplers], shown, as_json)
+    print_rows([_sampler(row, evaluations, steps) for row in BUILT_IN.samplers], shown, as_json)
     if not as_json:
         print("\n" + "\n".join(_sources()))
         print("\nEach takes any other schedule too, but for those that have none.")
@@ -129,26 +128,10 @@ def schedules(as_json: AsJson = False) -> None:
         for row in BUILT_IN.schedules.values()
     ]
     shown = {"name": "name", "in_names": "in names", "settings": "settings", "source": "source"}
-    _print(rows, shown, as_json)
+    print_rows(rows, shown, as_json)
 
 
-def models(as_json: AsJson = False) -> None:
-    """List the checkpoints that jobs can name."""
-    place = look_around(None)
-    rows = [
-        {
-            "name": checkpoint.name,
-            "hash": place.hashes.known(checkpoint.path)[:10],
-            "megabytes": round(checkpoint.size / 1e6, 1),
-            "pipeline": checkpoint.pipeline or f"unreadable: {checkpoint.fault}",
-            "path": str(checkpoint.path),
-        }
-        for checkpoint in place.checkpoints.values()
-    ]
-    _print(rows, {key: key for row in rows[:1] for key in row}, as_json)
-
-
-def _print(rows: Sequence[Row], shown: Mapping[str, str], as_json: bool) -> None:
+def print_rows(rows: Sequence[Row], shown: Mapping[str, str], as_json: bool) -> None:
     """Print rows: as JSON all of them, as a table what is shown, each under its title."""
     if as_json:
         _print_json(rows)

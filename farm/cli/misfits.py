@@ -12,10 +12,12 @@ from farm.pictures import faults_of
 from farm.plan import Plan
 from farm.render.noise_levels import OutOfRange, ends_for, log_sigmas_of, sigma_range
 from farm.sampling import Samplers
-from farm.scheduler_names import chosen, is_scheduler
+from farm.scheduler_names import as_predicting, chosen, is_scheduler
 from farm.settings import INIT_IMAGE
 from farm.starting import init_pictures
-from farm.weights.catalog import Checkpoint, scheduler_config_of, skip_connections_of
+from farm.weights.catalog import Catalog, Entry
+from farm.weights.configs import check_checkpoint, scheduler_config_of, skip_connections_of
+from farm.weights.places import Kind
 
 MAX_OF_PIXELS = 4 << 30
 """Bytes of the pictures to start from, once they are of the sizes wanted: all go to every machine."""
@@ -23,18 +25,24 @@ MAX_OF_PIXELS = 4 << 30
 NEEDED_FOR_ZERO_SNR = "rescale_betas_zero_snr"
 """What diffusers' schedulers call it, of those that have it."""
 
+PREDICTION_WANTED = (
+    "write prediction_type: epsilon or v_prediction, or put the YAML that it came with beside it"
+)
+"""For a checkpoint in whose file that is not written."""
+
 Mistake = tuple[str, str]
 """The setting at fault, and what is wrong."""
 
 
-def misfits(plan: Plan, path: Path, checkpoints: Mapping[str, Checkpoint]) -> list[Problem]:
+def misfits(plan: Plan, path: Path, catalog: Catalog) -> list[Problem]:
     """Each mistake once, where the setting stands in the job.
 
     Args:
         plan: of the job.
         path: of the job file, for settings that it does not have.
-        checkpoints: by name.
+        catalog: of the models.
     """
+    checkpoints = catalog.of(Kind.CHECKPOINT)
     wanted = sorted(dict.fromkeys(cell.settings for cell in plan.cells), key=lambda one: one.model)
     found = [
         mistake
@@ -58,12 +66,10 @@ def _too_many_pictures(wanted: Sequence[Settings]) -> Iterator[Mistake]:
         yield INIT_IMAGE, f"{what}; at most {MAX_OF_PIXELS >> 30} GiB go to the workers of one job"
 
 
-def _of_model(checkpoint: Checkpoint, wanted: Sequence[Settings], samplers: Samplers) -> Iterator[Mistake]:
+def _of_model(checkpoint: Entry, wanted: Sequence[Settings], samplers: Samplers) -> Iterator[Mistake]:
     unusable = f"{checkpoint.name!r} cannot be used; "
-    if checkpoint.fault:
-        yield "model", f"{unusable}{checkpoint.path}: {checkpoint.fault}"
-        return
     try:
+        check_checkpoint(checkpoint.path)
         config = scheduler_config_of(checkpoint.path)
         levels = {
             zero_snr: log_sigmas_of(config, zero_snr)
@@ -71,6 +77,9 @@ def _of_model(checkpoint: Checkpoint, wanted: Sequence[Settings], samplers: Samp
         }
     except FarmError as error:
         yield "model", f"{unusable}{error}"
+        return
+    if config.get("prediction_type", "") is None and any(one.prediction_type is None for one in wanted):
+        yield "model", f"{checkpoint.name!r} does not tell what it predicts; {PREDICTION_WANTED}"
         return
     yield from _unsuited(wanted, config)
     yield from _out_of_range(wanted, levels, samplers)
@@ -83,13 +92,13 @@ def _unsuited(wanted: Sequence[Settings], config: Mapping[str, Any]) -> Iterator
         if not is_scheduler(one.sampler):
             continue
         named = chosen(one.sampler)
-        if misfit := named.misfit(config):
+        if misfit := named.misfit(as_predicting(config, one.prediction_type)):
             yield "sampler", f"{one.sampler} cannot serve {one.model!r}: {misfit}"
         elif one.zero_terminal_snr and NEEDED_FOR_ZERO_SNR not in named.scheduler.options:
             yield "zero_terminal_snr", f"{one.sampler} cannot have it; it takes no {NEEDED_FOR_ZERO_SNR}"
 
 
-def _too_deep(wanted: Sequence[Settings], checkpoint: Checkpoint) -> Iterator[Mistake]:
+def _too_deep(wanted: Sequence[Settings], checkpoint: Entry) -> Iterator[Mistake]:
     """Branches that the UNet does not have."""
     branches = dict.fromkeys(one.deepcache_branch for one in wanted if one.deepcache_interval > 1)
     if not branches:

@@ -18,6 +18,19 @@ Overrides = Annotated[
     ),
 ]
 
+Models = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--models",
+        metavar="DIR",
+        envvar="FARM_MODELS",
+        show_envvar=False,
+        help="Use the models of this folder, too: one laid out as models/, or a folder of A1111, Forge or "
+        "ComfyUI. Can be given several times (also: the variable FARM_MODELS).",
+        show_default=False,
+    ),
+]
+
 Precision = Annotated[
     str | None,
     typer.Option(

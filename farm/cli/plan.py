@@ -10,17 +10,18 @@ from typing import Annotated, Any
 import typer
 
 from farm.axes import Axis
+from farm.cell import FileHashes
 from farm.cli.explain import explanation
-from farm.cli.jobs import Place, load_plans, look_around, read_plans
+from farm.cli.jobs import Hashed, Place, load_plans, look_around, read_plans
 from farm.cli.oddities import counted_warnings, prompt_warnings, shortened
-from farm.cli.options import JobFiles, Overrides, Precision, order_of, overridden
+from farm.cli.options import JobFiles, Models, Overrides, Precision, order_of, overridden
 from farm.cli.words import counted
 from farm.errors import BadInput, Problem
 from farm.explaining import explained, loads_of
 from farm.plan import Plan
 from farm.rates import Rates
 from farm.results.store import done_in
-from farm.weights.addons import find_addons
+from farm.weights.addons import addon_names
 from farm.work import Needs
 
 BYTES_PER_PIXEL = 1.75
@@ -34,6 +35,7 @@ def plan(
     job: Annotated[Path, typer.Argument(metavar="JOB", help="A job file (YAML).", show_default=False)],
     overrides: Overrides = None,
     precision: Precision = None,
+    models: Models = None,
     results: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where results are; ./results if not given.", show_default=False),
@@ -53,13 +55,13 @@ def plan(
     chosen = None if order is None else order_of(order)
     if chosen and not explain:
         raise BadInput([Problem("--order", "goes with --explain; what a job comes to is the same in any")])
-    place = look_around(results)
+    place = look_around(results, models)
     [compiled] = load_plans([job], overridden(overrides, precision), place)
-    warnings = prompt_warnings(compiled, find_addons(place.workspace.model_folders))
-    hashes = {name: place.hashes.known(place.checkpoints[name].path) for name in models_of(compiled)}
+    warnings = prompt_warnings(compiled, addon_names(place.catalog))
+    hashes, file_hashes = place.hashes_of([compiled], place.hashes.known)
     ordered = compiled.in_order(chosen) if chosen else compiled
     facts = facts_of(compiled) | {"estimate": _estimate(ordered, place, hashes), "warnings": warnings}
-    facts |= _done(ordered, facts, place, hashes)
+    facts |= _done(ordered, facts, place, hashes, file_hashes)
     told = explained(ordered) if explain else None
     if as_json:
         facts |= {"explanation": asdict(told)} if told else {}
@@ -76,14 +78,16 @@ def _estimate(planned: Plan, place: Place, hashes: Mapping[str, str]) -> dict[st
     return asdict(estimate) if estimate else None
 
 
-def _done(planned: Plan, facts: Mapping[str, Any], place: Place, hashes: Mapping[str, str]) -> dict[str, Any]:
+def _done(
+    planned: Plan, facts: Mapping[str, Any], place: Place, hashes: Hashed, file_hashes: FileHashes
+) -> dict[str, Any]:
     """What is there already, as far as that can be told without reading whole checkpoints."""
-    if not all(hashes.values()):
+    if not all((*hashes.values(), *file_hashes.values())):
         return {"done": None, "estimate_of_the_others": None, "others_at_most": False}
     if not (done := done_in(place.results / planned.name)):
         others = {"estimate_of_the_others": facts["estimate"], "others_at_most": facts["rows_at_most"]}
         return {"done": 0, **others}
-    plan = planned.keyed(hashes)
+    plan = planned.keyed(hashes, file_hashes)
     left = plan.without(done)
     return {
         "done": len(plan.cells) - len(left.cells),
@@ -92,13 +96,13 @@ def _done(planned: Plan, facts: Mapping[str, Any], place: Place, hashes: Mapping
     }
 
 
-def check(jobs: JobFiles, overrides: Overrides = None) -> None:
+def check(jobs: JobFiles, overrides: Overrides = None, models: Models = None) -> None:
     """Look for every mistake in job files without rendering; exit status 2 if there is one.
 
     What looks odd in a prompt, but means something, is a warning.
     """
-    place = look_around(None)
-    addons = find_addons(place.workspace.model_folders)
+    place = look_around(None, models)
+    addons = addon_names(place.catalog)
     plans, problems = read_plans(jobs, overrides or [], place)
     for compiled in plans:
         print(f"{compiled.name}: {counted(len(compiled.cells), 'cell')}, no mistakes")
@@ -107,11 +111,6 @@ def check(jobs: JobFiles, overrides: Overrides = None) -> None:
     if problems:
         sys.stdout.flush()  # before what is wrong
         raise BadInput(problems)
-
-
-def models_of(compiled: Plan) -> list[str]:
-    """The checkpoints that it needs."""
-    return sorted({cell.settings.model for cell in compiled.cells})
 
 
 def facts_of(compiled: Plan) -> dict[str, Any]:
@@ -123,7 +122,7 @@ def facts_of(compiled: Plan) -> dict[str, Any]:
         "name": compiled.name,
         "cells": len(compiled.cells),
         "axes": {axis.name: [value.title for value in axis.values] for axis in compiled.axes},
-        "models": models_of(compiled),
+        "models": list(compiled.models()),
         "steps": sorted({settings.steps for settings in pictures}),
         "pictures": len(pictures),
         "evaluations": compiled.evaluations(),

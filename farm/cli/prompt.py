@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from farm.cli.jobs import find_checkpoint, option_value
+from farm.cli.jobs import find_checkpoint, look_around, option_value
+from farm.cli.options import Models
 from farm.cli.words import counted
 from farm.costs import evaluations_at, schedule_of, steps_of_prompt
 from farm.errors import BadInput, Problem, quoted
@@ -23,8 +24,7 @@ from farm.prompts.strands import Said, said_by, stage_at
 from farm.prompts.tree import Part, Prompt
 from farm.resolving import MAX_STEPS
 from farm.sampling import BUILT_IN
-from farm.weights.addons import find_addons
-from farm.workspace import Workspace
+from farm.weights.addons import addon_names
 
 Facts = dict[str, Any]
 
@@ -44,6 +44,7 @@ def prompt(
             metavar="NAME", help="Whose tokenizer counts; CLIP's own if not given.", show_default=False
         ),
     ] = None,
+    models: Models = None,
     negative: Annotated[
         bool, typer.Option("--negative", help="It is a negative prompt: AND and tags are words there.")
     ] = False,
@@ -58,7 +59,7 @@ def prompt(
     laid_over, asked, surely = _steps(steps, sampler)
     read = parse_negative(text) if negative else parse(text)
     said = said_by(text, laid_over, asked if surely else None, negative)
-    known = find_addons(Workspace(Path.cwd()).model_folders)
+    known = addon_names(look_around(None, models).catalog)
     odd = sorted([*oddities(text, laid_over, asked, negative), *unapplied(text, known, negative)])
     facts: Facts = {
         "prompt": text,
@@ -66,7 +67,9 @@ def prompt(
         "evaluations": asked,
         "schedule": _schedule(read, laid_over),
         "parts": [_part(part, laid_over, asked) for part in read.parts],
-        "encoded": _encoded([one for one, part in zip(said, read.parts) if part.weight], _tokenizer(model)),
+        "encoded": _encoded(
+            [one for one, part in zip(said, read.parts) if part.weight], _tokenizer(model, models)
+        ),
         "tags": [{"kind": tag.kind, "arguments": list(tag.arguments)} for tag in read.tags],
         "embeddings": list(dict.fromkeys(name for *_, name in embeddings(text, known[EMBEDDING]))),
         "warnings": [one.at(text) for one in odd],
@@ -92,12 +95,12 @@ def _steps(steps: int, sampler: str) -> tuple[int, int, bool]:
     return steps_of_prompt(steps, row), asked, not row.chooses_steps
 
 
-def _tokenizer(model: str | None) -> Any:
+def _tokenizer(model: str | None, models: Sequence[Path] | None) -> Any:
     # Here, since the help must not wait for what the tokenizer loads.
     tokenizers = import_module("farm.weights.tokenizer")
     if model is None:
         return tokenizers.tokenizer_of(None)
-    return tokenizers.tokenizer_of(find_checkpoint(model, "--model").path)
+    return tokenizers.tokenizer_of(find_checkpoint(model, "--model", models).path)
 
 
 def _schedule(read: Prompt, steps: int) -> list[tuple[int, str]]:

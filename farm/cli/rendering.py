@@ -33,7 +33,6 @@ from farm.results.sheet import write_sheets
 from farm.results.store import Store, done_in
 from farm.results.whole import write_whole
 from farm.starting import init_pictures
-from farm.weights.catalog import hash_all
 
 if TYPE_CHECKING:
     from farm.cluster.coordinator import Event, Farm
@@ -66,11 +65,11 @@ def render_jobs(
         FarmError: no worker is left, the disk is full, somebody else writes to the results.
     """
     plans = _keyed(plans, place)
-    names = {cell.settings.model for plan in plans for cell in plan.cells}
-    paths = {name: place.checkpoints[name].path for name in names}
+    paths = place.paths(model for plan in plans for model in plan.models())
+    files = place.file_paths(plans)
 
     def opened() -> "Farm":
-        own = {**options, **_init_pixels(plans, place)}
+        own = {**options, **_init_pixels(plans, place), **({"files": files} if files else {})}
         return open_farm(paths, place.workspace.plugin_folders, inline, address, workers, own)
 
     with _LateFarm(opened, inline, options["compiled"]) as farm:
@@ -129,9 +128,8 @@ class _LateFarm:
 
 
 def _keyed(plans: Sequence[Plan], place: Place) -> list[Plan]:
-    names = [cell.settings.model for plan in plans for cell in plan.cells]
-    hashes = hash_all(place.checkpoints, names, place.hashes)
-    return [plan.keyed(hashes) for plan in plans]
+    hashes = place.hashes_of(plans, place.hashes.of)
+    return [plan.keyed(*hashes) for plan in plans]
 
 
 def _run_job(plan: Plan, place: Place, farm: _LateFarm, options: Mapping[str, Any], follows: bool) -> int:

@@ -9,10 +9,10 @@ import typer
 
 from farm.cli.jobs import load_plans, look_around
 from farm.cli.oddities import counted_warnings, prompt_warnings
-from farm.cli.options import JobFiles, Overrides, Precision, order_of, overridden
+from farm.cli.options import JobFiles, Models, Overrides, Precision, order_of, overridden
 from farm.errors import BadInput, Problem
 from farm.ordering import Order
-from farm.weights.addons import find_addons
+from farm.weights.addons import addon_names
 
 Address = Annotated[
     str | None,
@@ -68,6 +68,7 @@ def run(
         typer.Option(metavar="DIR", help="Where results go; ./results if not given.", show_default=False),
     ] = None,
     precision: Precision = None,
+    models: Models = None,
     inline: Annotated[bool, typer.Option("--inline", help="Render in this process, without Ray.")] = False,
     address: Address = None,
     workers: Workers = None,
@@ -79,10 +80,10 @@ def run(
     if inline and (address or workers):
         option = "--address" if address else "--workers"
         raise BadInput([Problem(option, "goes with Ray; --inline renders in this process alone")])
-    place = look_around(results)
+    place = look_around(results, models)
     chosen = order_of(order)
     plans = [plan.in_order(chosen) for plan in load_plans(jobs, overridden(overrides, precision), place)]
-    addons = find_addons(place.workspace.model_folders)
+    addons = addon_names(place.catalog)
     for plan in plans:
         for line in counted_warnings(prompt_warnings(plan, addons)):
             print(f"{plan.name}: {line}", file=sys.stderr)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from farm.render.parameterization import Parameterization, parameterization_of
+from farm.scheduler_names import as_predicting
 from farm.weights.tokenizer import Tokenizer
 
 
@@ -27,11 +28,19 @@ class Model:
     tokenizer: Tokenizer
     device: torch.device
     is_precise: bool = True
-    _parameterizations: dict[bool | None, Parameterization] = field(default_factory=dict)
+    _parameterizations: dict[object, Parameterization] = field(default_factory=dict)
 
-    def parameterization(self, zero_terminal_snr: bool | None) -> Parameterization:
-        """As `parameterization_of`, read once: it is the same for all cells."""
-        if zero_terminal_snr not in self._parameterizations:
-            read = parameterization_of(self.scheduler_config, zero_terminal_snr)
-            self._parameterizations[zero_terminal_snr] = read
-        return self._parameterizations[zero_terminal_snr]
+    def parameterization(
+        self, zero_terminal_snr: bool | None, prediction_type: str | None = None
+    ) -> Parameterization:
+        """As `parameterization_of`, read once: it is the same for all cells.
+
+        Args:
+            zero_terminal_snr: as there.
+            prediction_type: what the UNet predicts; None is as the checkpoint says.
+        """
+        key = (zero_terminal_snr, prediction_type)
+        if key not in self._parameterizations:
+            config = as_predicting(self.scheduler_config, prediction_type)
+            self._parameterizations[key] = parameterization_of(config, zero_terminal_snr)
+        return self._parameterizations[key]

@@ -31,6 +31,7 @@ from farm.render.samplers.sampling import Sampling, Sigmas
 from farm.render.samplers.scheduler import scheduled
 from farm.render.schedules import sigmas_for
 from farm.sampling import BUILT_IN, DIFFUSERS, Sampler, Samplers, Schedule
+from farm.scheduler_names import as_predicting
 
 LATENT_CHANNELS = 4
 
@@ -101,7 +102,7 @@ def _sample(
     shape = (LATENT_CHANNELS, settings.height // LATENT_SCALE, settings.width // LATENT_SCALE)
     noise = CellNoise(settings, shape, model.device)
     drawn = yield Draw(noise.initial)
-    trained = model.parameterization(settings.zero_terminal_snr)
+    trained = model.parameterization(settings.zero_terminal_snr, settings.prediction_type)
     parameterization = distilled(trained, row.distilled_at)
     options = {name: OPTIONS[name](settings, parameterization) for name in row.options}
     guidance = partial(
@@ -111,8 +112,9 @@ def _sample(
         deepcache=deepcache_of(settings),
     )  # fmt: skip
     if row.algorithm == DIFFUSERS:
+        config = as_predicting(model.scheduler_config, settings.prediction_type)
         scheduling = scheduled(
-            drawn, settings.steps, model.scheduler_config, noise.generator, settings.zero_terminal_snr,
+            drawn, settings.steps, config, noise.generator, settings.zero_terminal_snr,
             init=init, strength=settings.denoising_strength, **options, **row.fixed,
         )  # fmt: skip
         return (yield from guided(scheduling, guidance(origin=Origin(noise.key, drawn))))

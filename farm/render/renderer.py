@@ -27,8 +27,9 @@ from farm.render.remembered import Remembered
 from farm.render.requests import Weights
 from farm.render.runner import Runner
 from farm.sampling import BUILT_IN, Samplers
-from farm.weights.checkpoint import Networks, load_checkpoint
+from farm.weights.checkpoint import Networks
 from farm.weights.device_errors import is_out_of_memory
+from farm.weights.loading import load_checkpoint
 from farm.work import Work
 
 

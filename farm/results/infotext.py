@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 import farm
-from farm.cell import Cell, PluginUse, Scalar, Settings
+from farm.cell import Cell, PluginUse, Scalar, Settings, UsedFile
 from farm.errors import FarmError
 from farm.results.a1111 import noise_keys, sampler_keys, sampling_keys
 from farm.results.writing import shown
@@ -51,12 +51,19 @@ def _parameters(cell: Cell) -> dict[str, Scalar | None]:
         "Size": f"{settings.width}x{settings.height}",
         "Model hash": cell.model_hash[:10] or None,
         "Model": settings.model.replace(",", "").replace(":", "") or None,
+        **_vae_keys(cell),
         **noise_keys(settings),
         "Denoising strength": settings.strength,
         "Clip skip": settings.clip_skip if settings.clip_skip > 1 else None,
         "ENSD": settings.eta_noise_seed_delta or None,
         **sampling_keys(settings),
     }
+
+
+def _vae_keys(cell: Cell) -> dict[str, Scalar | None]:
+    """Of another VAE than the checkpoint's own."""
+    vae = next((file for file in cell.files if file.kind == "vae"), None)
+    return {} if vae is None else {"VAE hash": vae.content[:10], "VAE": vae.name}
 
 
 def _quoted(value: Scalar) -> str:
@@ -117,7 +124,8 @@ def _cell(entry: Mapping[str, Any]) -> Cell:
         plugins=tuple(PluginUse(**use) for use in entry["plugins"]),
         model_hash=entry["model_hash"],
         key=entry["key"],
-        evaluations=entry.get("evaluations", 0),  # cells of before have none
+        evaluations=entry.get("evaluations", 0),  # cells of before have none, nor files
+        files=tuple(UsedFile(**file) for file in entry.get("files", ())),
     )
 
 

@@ -1,182 +1,162 @@
-"""What lies in models/: found by looking at names and small files, never by loading weights."""
+"""What lies in people's folders of models: found by looking at names, never by loading weights."""
 
-import hashlib
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from farm.cache_file import CacheFile, cache_path
-from farm.errors import FarmError, described
+from farm.weights.diffusers_folder import INDEX, is_vae
+from farm.weights.hashes import Hashes, content_files
+from farm.weights.places import Kind, places
 
-CHECKPOINT_FOLDER = "Stable-diffusion"
-"""A1111's name for the folder of checkpoints."""
+SUFFIXES = frozenset({".safetensors", ".ckpt", ".pt", ".pth", ".bin"})
+"""Of files with weights, whatever their case."""
 
-INDEX = "model_index.json"
-"""The file that makes a folder a diffusers pipeline."""
+PICTURES = frozenset({".png", ".webp"})
+"""Of pictures that can have an embedding in them."""
 
-SCHEDULER_CONFIG = "scheduler/scheduler_config.json"
-UNET_CONFIG = "unet/config.json"
+VAE_OF = ".vae"
+"""Stands before the suffix of a VAE that lies beside the checkpoint that it is for."""
 
-HASHED_SUFFIXES = {".safetensors", ".json", ".txt", ".bin"}
-"""What a loader reads of a diffusers folder; a changed README does not make another model."""
+SHORT_HASH = 10
+"""Digits of a content hash that A1111 shows."""
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A checkpoint that jobs can name.
+class Entry:
+    """A file or folder that jobs can name.
 
     Attributes:
-        name: its path below the checkpoint folder, with `/`.
-        path: a diffusers folder.
-        pipeline: the class in its `model_index.json`; empty if that cannot be read.
-        size: of its files, in bytes.
-        fault: one line, why it cannot be used; empty if nothing is wrong.
+        kind: by the folder it lies in.
+        name: its path below that folder, with `/`, without suffix where that is enough to tell it apart.
+        path: of the file, or of the diffusers folder.
+        file_name: its path below that folder, whole.
     """
 
+    kind: Kind
     name: str
     path: Path
-    pipeline: str
-    size: int
-    fault: str = ""
+    file_name: str
+
+    @property
+    def stem(self) -> str:
+        """Its name without folders and suffix."""
+        return self.path.name if self.path.is_dir() else self.path.stem
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return sum(file.stat().st_size for file in content_files(self.path))
 
 
-def find_checkpoints(model_folders: Sequence[Path]) -> dict[str, Checkpoint]:
-    """Every diffusers folder below `Stable-diffusion/` of the model folders, by name; earlier folders win.
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All that was found.
 
-    A broken one is found too, with its fault: it is nobody's concern who does not name it.
+    Attributes:
+        entries: of each kind, by name.
     """
-    found: dict[str, Checkpoint] = {}
-    for folder in model_folders:
-        root = folder / CHECKPOINT_FOLDER
-        for path in _diffusers_folders(root):
-            name = path.relative_to(root).as_posix() if path != root else root.name
-            if name not in found:
-                found[name] = _read_checkpoint(name, path)
+
+    entries: Mapping[Kind, Mapping[str, Entry]] = field(default_factory=dict)
+
+    def of(self, kind: Kind) -> Mapping[str, Entry]:
+        """Those of a kind, by name."""
+        return self.entries.get(kind, {})
+
+    def vaes_beside(self) -> dict[str, str]:
+        """The names of the VAEs that lie beside checkpoints, by the names of these."""
+        vaes = {entry.path: name for name, entry in self.of(Kind.VAE).items()}
+        found: dict[str, str] = {}
+        for name, entry in self.of(Kind.CHECKPOINT).items():
+            stem = entry.path.parent / entry.stem
+            paths = (stem.with_name(f"{stem.name}{VAE_OF}{suffix}") for suffix in sorted(SUFFIXES))
+            beside = next((vaes[path] for path in paths if path in vaes), None)
+            if beside is not None:
+                found[name] = beside
+        return found
+
+
+def find_models(model_folders: Sequence[Path]) -> Catalog:
+    """All that lies in these folders; of equal names, that of an earlier folder counts."""
+    found: dict[Kind, list[list[Entry]]] = {kind: [] for kind in Kind}
+    for kind, folder in places(model_folders):
+        for part, entries in _entries(kind, folder).items():
+            found[part].append(entries)
+    return Catalog({kind: _by_name(groups) for kind, groups in found.items()})
+
+
+def other_names(entry: Entry, known_hash: str) -> tuple[str, ...]:
+    """What an entry answers to beside its name: its stem, its file's name, its hash, its title in A1111.
+
+    Args:
+        entry: one of a catalog.
+        known_hash: SHA-256 in hex; empty if nobody knows it yet.
+    """
+    file = entry.file_name
+    names = [entry.stem, file, file.rpartition("/")[2]]
+    if known_hash:
+        short = known_hash[:SHORT_HASH]
+        names += [short, known_hash, f"{file} [{short}]"]
+    return tuple(name for name in dict.fromkeys(names) if name != entry.name)
+
+
+def hash_all(entries: Mapping[str, Entry], names: Iterable[str], hashes: Hashes) -> dict[str, str]:
+    """The content hash of each named entry."""
+    return {name: hashes.of(entries[name].path) for name in dict.fromkeys(names)}
+
+
+def _by_name(groups: Iterable[Iterable[Entry]]) -> dict[str, Entry]:
+    found: dict[str, Entry] = {}
+    for entry in (entry for group in groups for entry in group):
+        found.setdefault(entry.name, entry)
     return found
 
 
-def _diffusers_folders(root: Path) -> Iterator[Path]:
-    """Folders that hold a pipeline, sorted; links are followed, but each folder is entered once."""
+def _entries(kind: Kind, root: Path) -> dict[Kind, list[Entry]]:
+    """What lies in a folder of one kind; VAEs can lie among checkpoints."""
+    suffixes = SUFFIXES | PICTURES if kind is Kind.EMBEDDING else SUFFIXES
+    paths = list(_paths(root, IS_FOLDER_OF.get(kind), suffixes))
+    files = [path.relative_to(root).as_posix() if path != root else root.name for path in paths]
+    short = [file if path.is_dir() else _stem(file) for path, file in zip(paths, files)]
+    found: dict[Kind, list[Entry]] = {kind: []}
+    for path, file, name in zip(paths, files, short):
+        own = Kind.VAE if kind is Kind.CHECKPOINT and _is_vae_beside(path) else kind
+        unique = name if short.count(name) == 1 else file
+        found.setdefault(own, []).append(Entry(own, unique, path, file))
+    return found
+
+
+def _is_vae_beside(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and Path(path.stem).suffix.lower() == VAE_OF
+
+
+def _stem(file: str) -> str:
+    return file[: -len(Path(file).suffix)]
+
+
+IS_FOLDER_OF: Mapping[Kind, Callable[[Path, Sequence[str]], bool]] = {
+    Kind.CHECKPOINT: lambda _, files: INDEX in files,
+    Kind.VAE: lambda folder, _: is_vae(folder),
+}
+"""Of which kinds a folder of diffusers can be one, and how that is seen."""
+
+
+def _paths(
+    root: Path, is_folder_of: Callable[[Path, Sequence[str]], bool] | None, suffixes: Iterable[str]
+) -> Iterator[Path]:
+    """Files and diffusers folders, sorted; links are followed, but each folder is entered once."""
     seen: set[str] = set()
     for name, folders, files in os.walk(root, followlinks=True):
         folders.sort()
-        if INDEX in files:
-            yield Path(name)
-        if INDEX in files or os.path.realpath(name) in seen:
+        folder = Path(name)
+        if (real := os.path.realpath(name)) in seen:
             folders.clear()
-        seen.add(os.path.realpath(name))
-
-
-def _read_checkpoint(name: str, folder: Path) -> Checkpoint:
-    pipeline = fault = ""
-    try:
-        pipeline = pipeline_of(folder)
-    except FarmError as error:
-        fault = str(error)
-    size = sum(file.stat().st_size for file in content_files(folder))
-    return Checkpoint(name=name, path=folder, pipeline=pipeline, size=size, fault=fault)
-
-
-def pipeline_of(folder: Path) -> str:
-    """The class of pipeline that a diffusers folder says it is.
-
-    Raises:
-        FarmError: if its `model_index.json` cannot be read or does not say.
-    """
-    try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise FarmError(f"{INDEX} cannot be read: {described(error)}") from error
-    pipeline = index.get("_class_name") if isinstance(index, dict) else None
-    if not isinstance(pipeline, str) or not pipeline:
-        raise FarmError(f"{INDEX} is not that of a diffusers folder: it names no _class_name")
-    return pipeline
-
-
-def scheduler_config_of(folder: Path) -> dict[str, Any]:
-    """The `scheduler/scheduler_config.json` of a diffusers folder.
-
-    Raises:
-        FarmError: if it cannot be read.
-    """
-    return _config(folder, SCHEDULER_CONFIG)
-
-
-def skip_connections_of(folder: Path) -> int:
-    """How many skip connections the UNet of a diffusers folder has.
-
-    Raises:
-        FarmError: if its `unet/config.json` cannot be read, or does not say.
-    """
-    config = _config(folder, UNET_CONFIG)
-    try:
-        levels, layers = len(config["down_block_types"]), config["layers_per_block"]
-        return levels + (layers * levels if isinstance(layers, int) else sum(layers))
-    except (KeyError, TypeError) as error:
-        raise FarmError(f"{UNET_CONFIG} does not say what blocks there are: {described(error)}") from error
-
-
-def _config(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise FarmError(f"{name} cannot be read: {described(error)}") from error
-    if not isinstance(config, dict):
-        raise FarmError(f"{name} is not a mapping")
-    return config
-
-
-def content_files(folder: Path) -> list[Path]:
-    """The files that make a diffusers folder what it is, in a fixed order."""
-    files = (file for file in folder.rglob("*") if file.suffix in HASHED_SUFFIXES and file.is_file())
-    return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
-
-
-class Hashes:
-    """Content hashes of files, remembered by path, size and time of change.
-
-    Args:
-        cache: the JSON file that remembers them; by default in the user's cache folder.
-    """
-
-    def __init__(self, cache: Path | None = None) -> None:
-        self._cache = CacheFile(cache or cache_path("hashes.json"))
-        read = self._cache.read()
-        self._known = {stamp: known for stamp, known in read.items() if isinstance(known, str)}
-
-    def of(self, folder: Path) -> str:
-        """SHA-256 in hex over the names and contents of a diffusers folder, reading what is not known."""
-        files = content_files(folder)
-        unknown = [file for file in files if _stamp(file) not in self._known]
-        found = {_stamp(file): _sha256(file) for file in unknown}
-        self._known.update(found)
-        if found:
-            self._cache.update(found)
-        return self._combined(folder, files)
-
-    def known(self, folder: Path) -> str:
-        """The same without reading anything; empty if some file was not hashed before."""
-        files = content_files(folder)
-        return self._combined(folder, files) if all(_stamp(file) in self._known for file in files) else ""
-
-    def _combined(self, folder: Path, files: Iterable[Path]) -> str:
-        lines = [f"{file.relative_to(folder).as_posix()} {self._known[_stamp(file)]}\n" for file in files]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def hash_all(checkpoints: Mapping[str, Checkpoint], names: Iterable[str], hashes: Hashes) -> dict[str, str]:
-    """The content hash of each named checkpoint."""
-    return {name: hashes.of(checkpoints[name].path) for name in dict.fromkeys(names)}
-
-
-def _stamp(file: Path) -> str:
-    status = file.stat()
-    return f"{file.resolve()}|{status.st_size}|{status.st_mtime_ns}"
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+            continue
+        seen.add(real)
+        if is_folder_of is not None and is_folder_of(folder, files):
+            folders.clear()
+            yield folder
+            continue
+        for file in sorted(files):
+            if Path(file).suffix.lower() in suffixes and (folder / file).is_file():
+                yield folder / file

@@ -14,8 +14,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel
 
 from farm.errors import CellFailed, described
-from farm.weights.catalog import pipeline_of, scheduler_config_of
 from farm.weights.device_errors import is_out_of_memory
+from farm.weights.diffusers_folder import SCHEDULER_CONFIG, config_in, pipeline_of
 from farm.weights.tokenizer import load_tokenizer
 
 PIPELINES = ("StableDiffusionPipeline",)
@@ -40,7 +40,7 @@ class Networks:
     scheduler_config: dict[str, Any]
 
 
-def load_checkpoint(folder: Path, device: torch.device, dtype: torch.dtype) -> Networks:
+def load_folder(folder: Path, device: torch.device, dtype: torch.dtype) -> Networks:
     """Loads a diffusers folder. Nothing is fetched from anywhere.
 
     Raises:
@@ -48,7 +48,7 @@ def load_checkpoint(folder: Path, device: torch.device, dtype: torch.dtype) -> N
     """
     try:
         _check_pipeline(folder)
-        with _quiet():
+        with quiet():
             return _load(folder, device, dtype)
     except CellFailed:
         raise
@@ -60,7 +60,7 @@ def load_checkpoint(folder: Path, device: torch.device, dtype: torch.dtype) -> N
 
 def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Networks:
     """Small files first, so that a mistake in them is found before gigabytes are read."""
-    config = scheduler_config_of(folder)
+    config = config_in(folder, SCHEDULER_CONFIG)
     tokenizer = load_tokenizer(folder / "tokenizer")
 
     def network(part: str, kind: Any, **precision: torch.dtype) -> Any:
@@ -89,7 +89,7 @@ def _check_pipeline(folder: Path) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps the libraries' notices and progress bars out of people's terminals; errors are raised anyway."""
     loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
     levels = [logger.level for logger in loggers]

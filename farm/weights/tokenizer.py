@@ -19,11 +19,12 @@ CLIP = Path(__file__).parent / "clip_tokenizer"
 """The folder of CLIP's own, as Stable Diffusion 1.x and 2.x have it."""
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path, pads_with_zero: bool = False) -> Any:
     """CLIP's tokenizer; without its files the library would make one that knows no words.
 
     Args:
         folder: with `tokenizer.json`, or `vocab.json` and `merges.txt`.
+        pads_with_zero: whether token 0, `!`, fills texts up, as OpenCLIP does it; else the folder says it.
 
     Raises:
         FileNotFoundError: if it has neither.
@@ -31,7 +32,8 @@ def load_tokenizer(folder: Path) -> Any:
     whole, parts = folder / "tokenizer.json", [folder / "vocab.json", folder / "merges.txt"]
     if not whole.is_file() and not all(part.is_file() for part in parts):
         raise FileNotFoundError(f"{folder} has neither tokenizer.json nor vocab.json and merges.txt")
-    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    padding: dict[str, Any] = {"pad_token": "!"} if pads_with_zero else {}
+    return CLIPTokenizer.from_pretrained(folder, local_files_only=True, **padding)
 
 
 def tokenizer_of(checkpoint: Path | None) -> "Tokenizer":

@@ -22,7 +22,7 @@ from farm.plan import compile_job
 from farm.render.renderer import Renderer
 from farm.render.requests import Predict
 from farm.render.runner import Runner
-from farm.weights.checkpoint import load_checkpoint
+from farm.weights.loading import load_checkpoint
 from farm.work import total
 from tests.render.rendering import LEVELS
 

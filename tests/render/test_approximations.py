@@ -17,7 +17,8 @@ from farm.render.requests import Predict, Weights
 from farm.render.runner import Runner
 from farm.resolving import resolved
 from farm.sampling import BUILT_IN
-from farm.weights.checkpoint import Networks, load_checkpoint
+from farm.weights.checkpoint import Networks
+from farm.weights.loading import load_checkpoint
 from tests.render.rendering import LEVELS, Counting, apart, render
 
 BASE = {

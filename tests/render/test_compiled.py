@@ -17,7 +17,8 @@ from farm.render.compiled import SEEN, Compiled, plainly
 from farm.render.requests import Predict, Weights
 from farm.render.runner import Runner
 from farm.render.tuning import faster
-from farm.weights.checkpoint import Networks, load_checkpoint
+from farm.weights.checkpoint import Networks
+from farm.weights.loading import load_checkpoint
 from tests.render.rendering import LEVELS, Counting, apart, render
 from tests.render.scarce import Telling
 

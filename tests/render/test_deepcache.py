@@ -17,8 +17,8 @@ from farm.cell import Settings
 from farm.errors import CellFailed
 from farm.render.deepcache import DeepCache, Features, shallow_output, with_features
 from farm.sampling import BUILT_IN
-from farm.weights.catalog import skip_connections_of
 from farm.weights.checkpoint import Networks
+from farm.weights.configs import skip_connections_of
 from tests.render.on_the_model import decoded, k_diffusion_model, k_diffusion_sigmas, with_guidance
 from tests.render.oracles import k_diffusion
 from tests.render.rendering import LEVELS, Counting, apart, render

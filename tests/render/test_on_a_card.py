@@ -22,7 +22,8 @@ from farm.render.philox import PhiloxNormals
 from farm.render.placement import Rung
 from farm.render.renderer import Renderer
 from farm.sampling import BUILT_IN
-from farm.weights.checkpoint import Networks, load_checkpoint
+from farm.weights.checkpoint import Networks
+from farm.weights.loading import load_checkpoint
 from tests.render.rendering import Counting, apart, cat_file, levels_of, render
 from tests.render.test_scheduler import WORDS
 from tests.render.unit_variance import settings

@@ -13,7 +13,8 @@ from farm.cell import Settings
 from farm.diffusers_schedulers import scheduler_facts, suited
 from farm.render import draws
 from farm.sampling import BUILT_IN
-from farm.weights.checkpoint import Networks, load_checkpoint
+from farm.weights.checkpoint import Networks
+from farm.weights.loading import load_checkpoint
 from tests.render.rendering import Counting, cat_file, render
 from tests.render.test_scheduler import WORDS
 from tests.render.unit_variance import settings

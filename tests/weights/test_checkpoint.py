@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from farm.errors import CellFailed
-from farm.weights.checkpoint import load_checkpoint
+from farm.weights.loading import load_checkpoint
 
 CPU = torch.device("cpu")
 

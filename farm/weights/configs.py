@@ -1,0 +1,74 @@
+"""The configurations of a checkpoint's networks: they stand in a folder, or follow from a file's header."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from farm.errors import FarmError, described
+from farm.weights.architecture import Architecture, architecture_in
+from farm.weights.contents import BadFile, read_contents
+from farm.weights.diffusers_folder import SCHEDULER_CONFIG, UNET_CONFIG, config_in, pipeline_of
+from farm.weights.hashes import stamp
+from farm.weights.original_config import config_beside
+from farm.weights.original_layout import NotThisLayout
+from farm.weights.places import Kind
+from farm.weights.recognition import kind_of
+
+
+def check_checkpoint(path: Path) -> None:
+    """Whether it can be used, as far as its small files or its header say.
+
+    Raises:
+        FarmError: it cannot; one line that begins with its path.
+    """
+    if not path.is_dir():
+        _read(path)
+        return
+    try:
+        pipeline_of(path)
+    except FarmError as error:
+        raise FarmError(f"{path}: {error}") from error
+
+
+def scheduler_config_of(path: Path) -> dict[str, Any]:
+    """How the UNet's numbers are read: as a `scheduler_config.json` says it.
+
+    Raises:
+        FarmError: if that cannot be found out.
+    """
+    return config_in(path, SCHEDULER_CONFIG) if path.is_dir() else dict(_read(path).scheduler)
+
+
+def skip_connections_of(path: Path) -> int:
+    """How many skip connections the UNet of a checkpoint has.
+
+    Raises:
+        FarmError: if that cannot be found out.
+    """
+    config = config_in(path, UNET_CONFIG) if path.is_dir() else _read(path).unet
+    try:
+        levels, layers = len(config["down_block_types"]), config["layers_per_block"]
+        return levels + (layers * levels if isinstance(layers, int) else sum(layers))
+    except (KeyError, TypeError) as error:
+        raise FarmError(f"{UNET_CONFIG} does not say what blocks there are: {described(error)}") from error
+
+
+def _read(path: Path) -> Architecture:
+    beside = config_beside(path)
+    try:
+        return _remembered(path, stamp(path), stamp(beside) if beside.is_file() else "")
+    except OSError as error:
+        raise FarmError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+@lru_cache(64)
+def _remembered(path: Path, stamp: str, config: str) -> Architecture:
+    """The header of a file is read once for as long as nobody writes to it, or to the YAML beside it."""
+    contents = read_contents(path)
+    kind = kind_of(contents)
+    if kind not in (None, Kind.CHECKPOINT):
+        raise BadFile(f"{path}: it is {kind.in_words}, and no checkpoint")
+    try:
+        return architecture_in(contents, path)
+    except NotThisLayout as error:
+        raise BadFile(f"{path}: {error}") from error
