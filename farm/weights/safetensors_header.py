@@ -88,7 +88,7 @@ def _entry(name: str, entry: object) -> tuple[TensorInfo, int, int]:
             info = TensorInfo(DTYPES[dtype], tuple(shape))
             if end - begin != info.size:
                 raise Damaged(
-                    f"{quoted(name)} has {end - begin:,} bytes, but {dtype} of its shape needs another number"
+                    f"{quoted(name)} has {end - begin:,} bytes, but {dtype} of its shape needs {info.size:,}"
                 )
             return info, begin, end
     raise Damaged(f"{quoted(name)} is not described by dtype, shape and data_offsets alone")

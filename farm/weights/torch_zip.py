@@ -71,7 +71,7 @@ def read_zip(file: BinaryIO, size: int) -> Any:
         raise Damaged("its numbers are big-endian")
     storages: dict[str, Storage] = {}
     content = _content(file, members["data.pkl"], LONGEST_PICKLE)
-    tree = Unpickling(storages).run(io.BytesIO(content))
+    tree = Unpickling(storages, in_zip=True).run(io.BytesIO(content))
     for storage in storages.values():
         member = members.get(f"data/{storage.key}")
         if member is None:
