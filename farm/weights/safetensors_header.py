@@ -27,7 +27,7 @@ def read_header(file: BinaryIO, size: int) -> tuple[dict[str, TensorInfo], dict[
     """The tensors of a safetensors file, in the order of its header, and its metadata.
 
     Args:
-        file: at its beginning.
+        file: at its beginning, and known to have a `{` behind the length.
         size: of the whole file, in bytes.
 
     Raises:
@@ -50,13 +50,11 @@ def read_header(file: BinaryIO, size: int) -> tuple[dict[str, TensorInfo], dict[
 
 def _parsed(text: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_no_number)
-    except Damaged:
-        raise
+        header: dict[str, Any] = json.loads(
+            text.decode(), object_pairs_hook=_unique, parse_constant=_no_number
+        )
     except (ValueError, RecursionError) as error:
         raise Damaged(f"its header is not JSON as safetensors writes it ({type(error).__name__})") from error
-    if not isinstance(header, dict):
-        raise Damaged("its header is not a JSON object")
     return header
 
 

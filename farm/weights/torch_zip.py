@@ -156,6 +156,8 @@ def _entries(directory: bytes, count: int) -> Iterator[Member]:
         name = _name(directory[begin : begin + name_length])
         extra = directory[begin + name_length : begin + name_length + extra_length]
         size, packed, where = _wide([size, packed, fields[16]], extra)
+        if name.endswith("/constants.pkl") or "/code/" in name:
+            raise Damaged("it is a program of TorchScript, which would have to be run")
         if method or flags & 1 or size != packed:
             raise Damaged(f"its member {quoted(name)} is deflated or encrypted, which torch.save does not do")
         yield Member(name, where, size, crc)

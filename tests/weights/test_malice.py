@@ -342,8 +342,8 @@ def python_zip(path: Path, members: list[tuple[str, bytes]], method: int = zipfi
         ([("a/data.pkl", whole(EVIL))], "it wants 'posix.system'"),
         ([("a/data.pkl", FINE), ("a/data/0", ONE), ("a/data.pkl", whole(EVIL))], "two members 'a/data.pkl'"),
         ([("a/data.pkl", FINE), ("a/data/0", ONE), ("b/data.pkl", whole(EVIL))], "a member 'b/data.pkl'"),
-        ([("a/data.pkl", FINE), ("a/data/0", ONE), ("a/constants.pkl", whole(EVIL))], "'a/constants.pkl'"),
-        ([("a/data.pkl", FINE), ("a/data/0", ONE), ("a/code/__torch__.py", b"")], "'a/code/__torch__.py'"),
+        ([("a/data.pkl", FINE), ("a/data/0", ONE), ("a/constants.pkl", whole(EVIL))], "of TorchScript"),
+        ([("a/data.pkl", FINE), ("a/data/0", ONE), ("a/code/__torch__.py", b"")], "of TorchScript"),
         ([("a/data.pkl", FINE), ("a/data/../../0", ONE)], "a member 'a/data/../../0'"),
         ([("data.pkl", FINE), ("data/0", ONE)], "a member 'data.pkl'"),
         ([("/data.pkl/data.pkl", FINE)], "a member '/data.pkl/data.pkl'"),
@@ -359,6 +359,11 @@ def test_a_zip_has_only_what_torch_writes(
     members: list[tuple[str, bytes]], what: str, tmp_path: Path
 ) -> None:
     refused(python_zip(tmp_path / "model.ckpt", members), what if members else "it is neither")
+
+
+def test_a_program_of_torch_is_not_loaded(tmp_path: Path) -> None:
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "model.pt"))
+    refused(tmp_path / "model.pt", "it is a program of TorchScript")
 
 
 def test_a_zip_within_a_zip_is_a_storage_and_no_more(tmp_path: Path) -> None:
