@@ -48,11 +48,12 @@ def read_header(file: BinaryIO, size: int) -> tuple[dict[str, TensorInfo], dict[
     return {name: info for name, (info, _, _) in spans.items()}, metadata
 
 
-def _parsed(text: bytes) -> dict[str, Any]:
+def _parsed(content: bytes) -> dict[str, Any]:
     try:
-        header: dict[str, Any] = json.loads(
-            text.decode(), object_pairs_hook=_unique, parse_constant=_no_number
-        )
+        text = content.decode()
+        header: dict[str, Any] = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
+        if "\\ud" in text.lower():  # may be half of a character, with which no text can be printed
+            json.dumps(header, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise Damaged(f"its header is not JSON as safetensors writes it ({type(error).__name__})") from error
     return header

@@ -127,6 +127,8 @@ ENTRY = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
         (ENTRY + b"," + ENTRY[1:].replace(b'"a"', b'"b"') + b"}", b"1234", "'b' does not begin where"),
         (b"{\xff}", b"", "its header is not JSON"),
         (b"{}x", b"", "its header is not JSON"),
+        (ENTRY.replace(b'"a"', b'"\\uD800"') + b"}", b"1234", "its header is not JSON"),
+        (ENTRY + b',"__metadata__":{"x":"\\udc00"}}', b"1234", "its header is not JSON"),
     ],
 )
 def test_a_header_of_safetensors_is_held_against_its_format(
@@ -139,7 +141,11 @@ def test_a_header_of_safetensors_is_held_against_its_format(
 
 
 def test_what_safetensors_reads_is_read(tmp_path: Path) -> None:
-    for header, data in ((ENTRY + b"}   ", b"1234"), (b"{}", b""), (b'{"__metadata__":{}}', b"")):
+    for header, data in (
+        (ENTRY + b"}   ", b"1234"),
+        (b"{}", b""),
+        (b'{"__metadata__":{"a":"\\ud83d\\ude00"}}', b""),
+    ):
         path = header_file(tmp_path / "model.safetensors", header, data)
         with safe_open(path, framework="pt") as file:
             assert list(file.keys()) == list(read_contents(path).tensors)
