@@ -116,13 +116,15 @@ def rebuild(function: str, arguments: tuple[Any, ...]) -> Any:
 def _tensor(arguments: tuple[Any, ...]) -> TensorInfo | None:
     match arguments:
         case (Storage() as storage, offset, tuple(shape), tuple(stride)):
-            pass
-        case (Storage() as storage, offset, tuple(shape), tuple(stride), bool(), OrderedDict() as hooks):
-            if hooks:
-                return None
-        case _:
-            return None
-    return _placed(storage, storage.dtype, offset, shape, stride)
+            return _placed(storage, storage.dtype, offset, shape, stride)
+    return None
+
+
+def _tensor_with_hooks(arguments: tuple[Any, ...]) -> TensorInfo | None:
+    match arguments:
+        case (*tensor, bool(), OrderedDict() as hooks) if not hooks:
+            return _tensor(tuple(tensor))
+    return None
 
 
 def _tensor_of_dtype(arguments: tuple[Any, ...]) -> TensorInfo | None:
@@ -203,7 +205,7 @@ def _numpy_scalar(arguments: tuple[Any, ...]) -> int | float | bool | None:
 
 FUNCTIONS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "torch._utils _rebuild_tensor": _tensor,
-    "torch._utils _rebuild_tensor_v2": _tensor,
+    "torch._utils _rebuild_tensor_v2": _tensor_with_hooks,
     "torch._utils _rebuild_tensor_v3": _tensor_of_dtype,
     "torch._utils _rebuild_parameter": _parameter,
     ORDERED_DICT: _ordered,

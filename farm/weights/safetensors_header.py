@@ -27,7 +27,7 @@ def read_header(file: BinaryIO, size: int) -> tuple[dict[str, TensorInfo], dict[
     """The tensors of a safetensors file, in the order of its header, and its metadata.
 
     Args:
-        file: at its beginning.
+        file: at its beginning, and known to have a `{` behind the length.
         size: of the whole file, in bytes.
 
     Raises:
@@ -48,15 +48,14 @@ def read_header(file: BinaryIO, size: int) -> tuple[dict[str, TensorInfo], dict[
     return {name: info for name, (info, _, _) in spans.items()}, metadata
 
 
-def _parsed(text: bytes) -> dict[str, Any]:
+def _parsed(content: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(text.decode(), object_pairs_hook=_unique, parse_constant=_no_number)
-    except Damaged:
-        raise
+        text = content.decode()
+        header: dict[str, Any] = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
+        if "\\ud" in text.lower():  # may be half of a character, with which no text can be printed
+            json.dumps(header, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise Damaged(f"its header is not JSON as safetensors writes it ({type(error).__name__})") from error
-    if not isinstance(header, dict):
-        raise Damaged("its header is not a JSON object")
     return header
 
 
@@ -88,7 +87,7 @@ def _entry(name: str, entry: object) -> tuple[TensorInfo, int, int]:
             info = TensorInfo(DTYPES[dtype], tuple(shape))
             if end - begin != info.size:
                 raise Damaged(
-                    f"{quoted(name)} has {end - begin:,} bytes, but {dtype} of its shape needs another number"
+                    f"{quoted(name)} has {end - begin:,} bytes, but {dtype} of its shape needs {info.size:,}"
                 )
             return info, begin, end
     raise Damaged(f"{quoted(name)} is not described by dtype, shape and data_offsets alone")

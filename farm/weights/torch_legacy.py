@@ -1,11 +1,11 @@
 """The files that torch wrote before its version 1.6: five pickles one after the other, then the storages."""
 
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 from farm.errors import quoted
 from farm.weights.rebuilding import Storage
 from farm.weights.tensor_info import ITEM_SIZES, Damaged
-from farm.weights.unpickling import Unpickling
+from farm.weights.unpickling import LONGEST_PICKLE, Unpickling
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
@@ -24,18 +24,18 @@ def read_legacy(file: BinaryIO, size: int) -> Any:
     Raises:
         Damaged: it is torn, or another pickle than torch wrote.
     """
-    if Unpickling({}).run(file) != MAGIC_NUMBER:
+    if _next(file, {}) != MAGIC_NUMBER:
         raise Damaged("it is a pickle, but torch.save did not write it")
-    if Unpickling({}).run(file) != PROTOCOL:
+    if _next(file, {}) != PROTOCOL:
         raise Damaged("it is of a version of torch's old format that is not known")
-    match Unpickling({}).run(file):
+    match _next(file, {}):
         case {"little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4 | 8}}:
             pass
         case _:
             raise Damaged("it was written by another kind of machine")
     storages: dict[str, Storage] = {}
-    tree = Unpickling(storages).run(file)
-    keys = Unpickling({}).run(file)
+    tree = _next(file, storages)
+    keys = _next(file, {})
     if (
         type(keys) is not list
         or any(type(key) is not str for key in keys)
@@ -44,6 +44,30 @@ def read_legacy(file: BinaryIO, size: int) -> Any:
         raise Damaged("its storages are not those that its tensors need")
     _check_storages(file, size, [storages[key] for key in keys])
     return tree
+
+
+def _next(file: BinaryIO, storages: dict[str, Storage]) -> Any:
+    """What the next pickle describes."""
+    return Unpickling(storages, in_zip=False).run(cast(IO[bytes], _Bounded(file)))
+
+
+class _Bounded:
+    """A file of which only so much is read, and never as much as a length in it claims."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._left = LONGEST_PICKLE
+
+    def read(self, count: int) -> bytes:
+        if not 0 <= count <= self._left:
+            raise Damaged(f"its pickle claims a piece of {count:,} bytes: it is torn, or made to deceive")
+        self._left -= count
+        return self._file.read(count)
+
+    def readline(self) -> bytes:
+        line = self._file.readline(self._left)
+        self._left -= len(line)
+        return line
 
 
 def _check_storages(file: BinaryIO, size: int, storages: list[Storage]) -> None:

@@ -71,7 +71,7 @@ def read_zip(file: BinaryIO, size: int) -> Any:
         raise Damaged("its numbers are big-endian")
     storages: dict[str, Storage] = {}
     content = _content(file, members["data.pkl"], LONGEST_PICKLE)
-    tree = Unpickling(storages).run(io.BytesIO(content))
+    tree = Unpickling(storages, in_zip=True).run(io.BytesIO(content))
     for storage in storages.values():
         member = members.get(f"data/{storage.key}")
         if member is None:
@@ -156,6 +156,8 @@ def _entries(directory: bytes, count: int) -> Iterator[Member]:
         name = _name(directory[begin : begin + name_length])
         extra = directory[begin + name_length : begin + name_length + extra_length]
         size, packed, where = _wide([size, packed, fields[16]], extra)
+        if name.endswith("/constants.pkl") or "/code/" in name:
+            raise Damaged("it is a program of TorchScript, which would have to be run")
         if method or flags & 1 or size != packed:
             raise Damaged(f"its member {quoted(name)} is deflated or encrypted, which torch.save does not do")
         yield Member(name, where, size, crc)

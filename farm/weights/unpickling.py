@@ -8,7 +8,7 @@ import pickletools
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any
 
 from farm.errors import quoted
 from farm.weights.pickled_names import CALLBACKS, DTYPES, PARAMETER_DICTS, STORAGES, written_out
@@ -41,48 +41,32 @@ class _ParameterDictClass:
     pass
 
 
-class _Bounded:
-    """A file of which only so much is read, and never as much as a length in it claims."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._left = LONGEST_PICKLE
-
-    def read(self, count: int) -> bytes:
-        if not 0 <= count <= self._left:
-            raise Damaged(f"its pickle claims a piece of {count:,} bytes: it is torn, or made to deceive")
-        self._left -= count
-        return self._file.read(count)
-
-    def readline(self) -> bytes:
-        line = self._file.readline(self._left)
-        self._left -= len(line)
-        return line
-
-
 class Unpickling:
     """One pickle, as far as it is read.
 
     Args:
         storages: those that were mentioned are put here, by key.
+        in_zip: whether it lies in a zip: in torch's old format, storages are mentioned in another way.
     """
 
-    def __init__(self, storages: dict[str, Storage]) -> None:
+    def __init__(self, storages: dict[str, Storage], in_zip: bool) -> None:
         self._storages = storages
+        self._reference_length = 5 if in_zip else 6
         self._stack: list[Any] = []
         self._marked: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
 
-    def run(self, file: BinaryIO) -> Any:
+    def run(self, file: IO[bytes]) -> Any:
         """What the next pickle of the file describes; the file stands behind it then.
+
+        Args:
+            file: one that never gives more than `LONGEST_PICKLE`, whatever the pickle asks for.
 
         Raises:
             Damaged: the pickle is torn, or mentions or does what weights need not.
         """
         try:
-            for count, (opcode, argument, _) in enumerate(
-                pickletools.genops(cast(IO[bytes], _Bounded(file)))
-            ):
+            for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
                 if count > MOST_OPCODES:
                     raise Damaged(f"its pickle has more than {MOST_OPCODES:,} steps")
                 act = ACTS.get(opcode.name)
@@ -210,6 +194,8 @@ class Unpickling:
         [reference] = self._last(1)
         match reference:
             case ("storage", _StorageClass(dtype), str(key), str(), count, *view) if is_natural(count):
+                if len(reference) != self._reference_length:
+                    raise Damaged("its pickle mentions storages as another version of torch does")
                 if view and view != [None]:
                     raise Damaged("it has views of storages, as torch wrote them before its version 0.4")
                 storage = Storage(key, dtype, count)

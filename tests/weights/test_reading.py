@@ -117,6 +117,15 @@ def test_what_has_no_tensors_by_name_is_said(tree: Any, tmp_path: Path) -> None:
         read_tensors(tmp_path / "model.pt")
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_state_of_a_module_is_read(zipped: bool, tmp_path: Path) -> None:
+    """Which has attributes of its own beside the tensors."""
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    assert vars(module.state_dict())
+    torch.save(module.state_dict(), tmp_path / "model.pt", _use_new_zipfile_serialization=zipped)
+    assert equal(read_tensors(tmp_path / "model.pt"), module.state_dict())
+
+
 def test_an_embedding_of_a1111_is_read_whole(tmp_path: Path) -> None:
     vector = torch.randn(2, 768)
     tree = {

@@ -22,7 +22,11 @@ def zip_file(path: Path, content: bytes, **storages: bytes) -> Path:
 
 
 def legacy_file(path: Path, content: bytes, **storages: bytes) -> Path:
-    """Written as torch did before its version 1.6; storages are of four bytes a number."""
+    """Written as torch did before its version 1.6; storages are of four bytes a number.
+
+    It mentioned whether a storage is a view of another one, which no other pickle does.
+    """
+    content = content.replace(b"tQ", b"NtQ")
     system = {
         "protocol_version": 1001,
         "little_endian": True,
