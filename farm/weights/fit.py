@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from farm.errors import FarmError
+
 TEXT_AND_SIZES = "text_time"
 """What diffusers calls it where a UNet is told a pooled text and sizes besides, as SDXL's is."""
 
@@ -22,10 +24,10 @@ def check_words(tokenizer: Any, tokenizer_2: Any) -> None:
     """Finds whether two text encoders can be shown the same tokens; they may be padded in different ways.
 
     Raises:
-        ValueError: they cannot.
+        FarmError: they cannot.
     """
     if tokenizer.get_vocab() != tokenizer_2.get_vocab():
-        raise ValueError("tokenizer and tokenizer_2 do not have the same words")
+        raise FarmError("tokenizer and tokenizer_2 do not have the same words")
 
 
 def check_fit(unet: Any, text_encoder_2: Any) -> None:
@@ -36,23 +38,23 @@ def check_fit(unet: Any, text_encoder_2: Any) -> None:
         text_encoder_2: a `CLIPTextModelWithProjection`, or None.
 
     Raises:
-        ValueError: there is something of it.
+        FarmError: there is something of it.
     """
     config = unet.config
     if config.in_channels not in (LATENTS, INPAINTING):
-        raise ValueError(
+        raise FarmError(
             f"the UNet takes {config.in_channels} channels; {LATENTS} (as most do) or {INPAINTING} (for "
             "inpainting) are supported"
         )
     if config.addition_embed_type is None:
         return
     if not takes_sizes(unet):
-        raise ValueError(f"the UNet's addition_embed_type {config.addition_embed_type!r} is not supported")
+        raise FarmError(f"the UNet's addition_embed_type {config.addition_embed_type!r} is not supported")
     if text_encoder_2 is None:
-        raise ValueError("the UNet takes a pooled text, and there is no second text encoder to make it")
+        raise FarmError("the UNet takes a pooled text, and there is no second text encoder to make it")
     room = config.projection_class_embeddings_input_dim - text_encoder_2.config.projection_dim
     if room != SIZES * config.addition_time_embed_dim:
-        raise ValueError(
+        raise FarmError(
             f"the UNet is not told {SIZES} sizes besides the pooled text, as SDXL's is: that of a refiner "
             "is not supported"
         )
