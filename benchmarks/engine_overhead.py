@@ -35,6 +35,7 @@ from farm.render.engine import SHARE_BUDGET, Engine
 from farm.render.model import Model
 from farm.render.recipes import text_to_image
 from farm.render.requests import Coroutine, Decode, EncodeText, Open, Predict, Request, Weights
+from farm.render.told import Conditioning, Encoded
 from farm.resolving import resolved
 from farm.sampling import BUILT_IN
 from farm.weights.configs import scheduler_config_of
@@ -72,7 +73,7 @@ class AtOnce:
         tokenizer = Tokenizer(load_tokenizer(folder / "tokenizer"), 77)
         self._answers: dict[type, Any] = {
             Open: Model(scheduler_config_of(folder), 12, tokenizer, torch.device("cpu")),
-            EncodeText: torch.zeros(77, 8),
+            EncodeText: Encoded((torch.zeros(77, 8),)),
             Decode: torch.zeros(64, 64, 3, dtype=torch.uint8),
         }
         self.clock = self.processor = 0.0
@@ -93,7 +94,7 @@ class AtOnce:
 
 def plain_cell(_: int, steps: int) -> Coroutine:
     """Asks for as many rows as a picture does, and for nothing else."""
-    latents, states = torch.zeros(SHAPE), torch.zeros(77, 8)
+    latents, states = torch.zeros(SHAPE), Conditioning(torch.zeros(77, 8))
     for step in range(steps):
         yield tuple(Predict(WEIGHTS, latents, float(step), states) for _ in range(ROWS_AT_ONCE))
 

@@ -28,6 +28,7 @@ from farm.render.requests import Coroutine, Request, Weights
 from farm.render.samplers import SAMPLERS
 from farm.render.schedules import sigmas_for
 from farm.render.task import Task
+from farm.render.told import Conditioning
 from farm.resolving import resolved
 from farm.sampling import BUILT_IN
 
@@ -36,7 +37,7 @@ CALL_MS = (2.0, 20.0, 100.0)
 
 SHAPE = (4, 64, 64)
 ROWS = 8
-STATES = torch.zeros(77, 8)
+STATES = Conditioning(torch.zeros(77, 8))
 STABLE_DIFFUSION = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 

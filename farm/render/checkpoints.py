@@ -19,6 +19,7 @@ from farm.render.requests import Weights
 from farm.render.tuning import tuned
 from farm.weights.checkpoint import Networks
 from farm.weights.device_errors import is_out_of_memory
+from farm.weights.fit import takes_sizes
 from farm.weights.tokenizer import Tokenizer
 
 LoadNetworks = Callable[[str, torch.device, torch.dtype], Networks]
@@ -169,7 +170,7 @@ class Checkpoints:
             self._note(f"{weights.model}: fp16 is slow on a CPU; fp32 is not")
         compiles = self._compiles and placed.rung == Rung.WHOLE
         compiled = Compiled(placed.unet, self._device, self._note, self._making) if compiles else None
-        return Loaded(placed, compiled, self._described(placed, weights))
+        return Loaded(placed, compiled, self._described(placed.networks, weights))
 
     def _placed(self, weights: Weights) -> Placed | None:
         """None for want of memory; in a method of its own, since an exception holds on to what it met."""
@@ -198,12 +199,22 @@ class Checkpoints:
             self._note(f"{weights.model}: {note}")
         placed.notes.clear()
 
-    def _described(self, networks: Placed, weights: Weights) -> Model:
+    def _described(self, networks: Networks, weights: Weights) -> Model:
+        dtype, is_told_sizes = self.dtype(weights), takes_sizes(networks.unet)
+        # not the networks themselves: whoever holds a Model must not keep them on the device
+        tokenizer, *others = (
+            Tokenizer(clip, encoder.config.max_position_embeddings)
+            for clip, encoder in zip(networks.tokenizers, networks.text_encoders, strict=True)
+        )
         return Model(
             scheduler_config=networks.scheduler_config,
-            text_layers=networks.text_encoder.config.num_hidden_layers,
-            # not the networks themselves: whoever holds a Model must not keep them on the device
-            tokenizer=Tokenizer(networks.tokenizer, networks.text_encoder.config.max_position_embeddings),
+            text_layers=min(encoder.config.num_hidden_layers for encoder in networks.text_encoders),
+            tokenizer=tokenizer,
+            tokenizer_2=others[0] if others else None,
             device=self._device,
-            is_precise=self.dtype(weights) == torch.float32,
+            is_precise=dtype == torch.float32,
+            takes_sizes=is_told_sizes,
+            input_channels=networks.unet.config.in_channels,
+            # diffusers asks this of SDXL's VAEs alone; that of 1.5 says it too, and needs it not
+            decodes_precisely=is_told_sizes and dtype == torch.float16 and networks.vae.config.force_upcast,
         )

@@ -12,10 +12,13 @@ from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 from farm.cache_file import cache_path
 from farm.errors import described
 from farm.render.requests import Predict
+from farm.render.told import in_diffusers
 from farm.weights.device_errors import is_out_of_memory
 
-UNet = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""Predicts from inputs `(rows, 4, height/8, width/8)`, times `(rows,)`, states `(rows, tokens, channels)`."""
+UNet = Callable[..., torch.Tensor]
+"""Predicts from inputs `(rows, channels, height/8, width/8)`, times `(rows,)`, states of texts
+`(rows, tokens, channels)`; and from pooled texts `(rows, channels)` and sizes `(rows, 6)` if it takes these.
+"""
 
 CACHE_DIR = "TORCHINDUCTOR_CACHE_DIR"
 """The variable that says where PyTorch keeps what it compiles; else in a folder that a restart empties."""
@@ -32,8 +35,13 @@ SHAPES = 256
 def plainly(network: Any) -> UNet:
     """The calls of a UNet of diffusers as they are."""
 
-    def predict(inputs: torch.Tensor, times: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = network(inputs, times, encoder_hidden_states=states, return_dict=False)[0]
+    def predict(
+        inputs: torch.Tensor, times: torch.Tensor, states: torch.Tensor, *added: torch.Tensor
+    ) -> torch.Tensor:
+        output: torch.Tensor = network(
+            inputs, times, encoder_hidden_states=states, added_cond_kwargs=in_diffusers(added),
+            return_dict=False,
+        )[0]  # fmt: skip
         return output
 
     return predict
@@ -72,7 +80,12 @@ class Compiled:
         self._is_compiled: set[Hashable] = set()
 
     def __call__(
-        self, inputs: torch.Tensor, times: torch.Tensor, states: torch.Tensor, full: bool
+        self,
+        inputs: torch.Tensor,
+        times: torch.Tensor,
+        states: torch.Tensor,
+        *added: torch.Tensor,
+        full: bool,
     ) -> torch.Tensor:
         """As `UNet`.
 
@@ -80,33 +93,33 @@ class Compiled:
             inputs: as there.
             times: as there.
             states: as there.
+            added: what else there is, as there.
             full: whether this is as large as the batches of its kind get.
         """
         shape = (inputs.shape, states.shape, full)
         self._calls[shape] += 1
         if shape not in self._faster:
             if self._calls[shape] <= SEEN:
-                return self._plain(inputs, times, states)
+                return self._plain(inputs, times, states, *added)
             if not (full or self._captures):
-                return self._plain(inputs, times, states)
+                return self._plain(inputs, times, states, *added)
             with self._making():
-                self._faster[shape] = self._made_faster(inputs, times, states, full)
-        return self._faster[shape](inputs, times, states)
+                self._faster[shape] = self._made_faster((inputs, times, states, *added), full)
+        return self._faster[shape](inputs, times, states, *added)
 
     def has(self, rows: int, row: Predict) -> bool:
         """Whether full batches of so many rows like this one are compiled."""
-        return ((rows, *row.input.shape), (rows, *row.conditioning.shape), True) in self._is_compiled
+        return ((rows, *row.input.shape), (rows, *row.conditioning.states.shape), True) in self._is_compiled
 
-    def _made_faster(
-        self, inputs: torch.Tensor, times: torch.Tensor, states: torch.Tensor, full: bool
-    ) -> UNet:
+    def _made_faster(self, given: tuple[torch.Tensor, ...], full: bool) -> UNet:
         call = self._plain
         if full:
-            call = self._tried(call, lambda: _called(self._compiled, inputs, times, states), "compiled")
+            call = self._tried(call, lambda: _called(self._compiled, *given), "compiled")
             if call is not self._plain:
+                inputs, _, states, *_ = given
                 self._is_compiled.add((inputs.shape, states.shape, full))
         if self._captures:
-            call = self._tried(call, lambda: Graph(call, (inputs, times, states), self._pool), CAPTURED)
+            call = self._tried(call, lambda: Graph(call, given, self._pool), CAPTURED)
         return call
 
     def _capture_no_more(self) -> None:

@@ -16,7 +16,8 @@ from farm.render.device import onto
 from farm.render.guidance import Condition, Stage
 from farm.render.model import Model
 from farm.render.requests import Coroutine, EncodeText, Share, Weights
-from farm.render.weighting import WEIGHTINGS
+from farm.render.told import Conditioning, Encoded
+from farm.render.weighting import WEIGHTINGS, Weighting
 from farm.sampling import Samplers
 from farm.weights.tokenizer import Tokenizer
 
@@ -26,7 +27,7 @@ class Encoding:
     """A text as it is encoded: names the states `(chunks · positions, channels)` that come of it.
 
     Attributes:
-        weights: whose text encoder.
+        weights: whose text encoders.
         clip_skip: 1 for the last layer, n for the n-th from the end.
         emphasis: what weights do, a row of `farm.render.weighting`; empty if there are none.
         chunks: encoded one by one and joined; without weights where these do nothing.
@@ -47,17 +48,22 @@ def conditions_of(settings: Settings, weights: Weights, model: Model, samplers: 
     strands = guiding_strands(settings, samplers)
     encodings = [_encodings(strand, settings, weights, model.tokenizer) for strand in strands]
     wanted = list(dict.fromkeys(encoding for row in encodings for encoding in row.values()))
-    answers = yield tuple(
-        Share(encoding, partial(_encoded, encoding, model.tokenizer)) for encoding in wanted
-    )
-    states = dict(zip(wanted, cast(tuple[torch.Tensor, ...], answers), strict=True))
+    answers = yield tuple(Share(encoding, partial(_encoded, encoding, model)) for encoding in wanted)
+    texts = dict(zip(wanted, cast(tuple[Conditioning, ...], answers), strict=True))
+    sizes = _sizes(settings, model.device) if model.takes_sizes else None
     longest = max(
-        (_length(states, row) for strand, row in zip(strands, encodings) if strand.conditional), default=0
+        (_length(texts, row) for strand, row in zip(strands, encodings) if strand.conditional), default=0
     )
     return tuple(
-        _condition(strand, row, states, longest if strand.conditional else 0)
+        _condition(strand, row, texts, longest if strand.conditional else 0, sizes)
         for strand, row in zip(strands, encodings, strict=True)
     )
+
+
+def _sizes(settings: Settings, device: torch.device) -> torch.Tensor:
+    """As A1111 tells them: the picture was not scaled, and nothing was cut off."""
+    size = (settings.height, settings.width)
+    return onto(torch.tensor([*size, 0, 0, *size], dtype=torch.float32), device)
 
 
 def _encodings(
@@ -79,18 +85,29 @@ def _encoding(settings: Settings, weights: Weights, chunks: Sequence[Chunk]) -> 
     return Encoding(weights, settings.clip_skip, "", tuple(Chunk(chunk.tokens) for chunk in chunks))
 
 
-def _length(states: dict[Encoding, torch.Tensor], row: dict[str, Encoding]) -> int:
-    return next(len(states[encoding]) for encoding in row.values())
+def _length(texts: dict[Encoding, Conditioning], row: dict[str, Encoding]) -> int:
+    return next(len(texts[encoding].states) for encoding in row.values())
 
 
 def _condition(
-    strand: Strand, row: dict[str, Encoding], states: dict[Encoding, torch.Tensor], longest: int
+    strand: Strand,
+    row: dict[str, Encoding],
+    texts: dict[Encoding, Conditioning],
+    longest: int,
+    sizes: torch.Tensor | None,
 ) -> Condition:
-    lengthened = {text: _lengthened(states[encoding], longest) for text, encoding in row.items()}
-    stages = tuple(
-        Stage(last, (row[text], len(lengthened[text])), lengthened[text])
-        for last, text in strand.said.schedule
-    )
+    """As in A1111, a UNet that is told sizes is told zeros of a negative prompt that is empty throughout."""
+    is_nothing = sizes is not None and not strand.conditional and not any(strand.said.texts)
+
+    def stage(last: int, text: str) -> Stage:
+        states, pooled, _ = texts[row[text]]
+        states = _lengthened(states, longest)
+        if is_nothing:
+            states, pooled = torch.zeros_like(states), None if pooled is None else torch.zeros_like(pooled)
+        key = ("nothing" if is_nothing else row[text], len(states))
+        return Stage(last, key, Conditioning(states, pooled, sizes))
+
+    stages = tuple(stage(last, text) for last, text in strand.said.schedule)
     return Condition(stages, strand.coefficient, strand.weight)
 
 
@@ -100,26 +117,35 @@ def _lengthened(states: torch.Tensor, length: int) -> torch.Tensor:
     return torch.cat((states, states[-1:].expand(missing, -1))) if missing > 0 else states
 
 
-def _encoded(encoding: Encoding, tokenizer: Tokenizer, generator: torch.Generator) -> Coroutine:
-    """The recipe of an encoding: its chunks, and the empty one if the weights are measured against it."""
+def _encoded(encoding: Encoding, model: Model, generator: torch.Generator) -> Coroutine:
+    """The recipe of an encoding: its chunks, and the empty one if the weights are measured against it.
+
+    Weights do what they do to each encoder's states by themselves, and nothing to the pooled text, which is
+    the first chunk's: as in A1111.
+    """
     weighting = WEIGHTINGS.get(encoding.emphasis)
     chunks = [*encoding.chunks, Chunk()] if weighting and weighting.needs_empty else list(encoding.chunks)
-    states = yield tuple(_chunk(chunk, encoding, tokenizer) for chunk in chunks)
-    if weighting is None:
-        return torch.cat(states)
-    return torch.cat(
-        [
-            weighting.apply(chunk_states, _multipliers(chunk, chunk_states), states[-1])
-            if chunk.is_weighted
-            else chunk_states
-            for chunk, chunk_states in zip(encoding.chunks, states)
-        ]
-    )
+    answers: tuple[Encoded, ...] = yield tuple(_chunk(chunk, encoding, model) for chunk in chunks)
+    by_encoder = [
+        torch.cat([_weighted(weighting, *each, states[-1]) for each in zip(encoding.chunks, states)])
+        for states in zip(*(answer.states for answer in answers), strict=True)
+    ]
+    states = by_encoder[0] if len(by_encoder) == 1 else torch.cat(by_encoder, dim=-1)
+    return Conditioning(states, answers[0].pooled)
 
 
-def _chunk(chunk: Chunk, encoding: Encoding, tokenizer: Tokenizer) -> Share:
+def _weighted(
+    weighting: Weighting | None, chunk: Chunk, states: torch.Tensor, empty: torch.Tensor
+) -> torch.Tensor:
+    if weighting is None or not chunk.is_weighted:
+        return states
+    return weighting.apply(states, _multipliers(chunk, states), empty)
+
+
+def _chunk(chunk: Chunk, encoding: Encoding, model: Model) -> Share:
     """Chunks are shared as well: texts with other weights, or with another ending, have them in common."""
-    request = EncodeText(encoding.weights, tokenizer.filled(chunk), encoding.clip_skip)
+    tokens, tokens_2 = (one.filled(chunk) if one else () for one in (model.tokenizer, model.tokenizer_2))
+    request = EncodeText(encoding.weights, tokens, encoding.clip_skip, tokens_2)
     key = ("chunk", request.weights, request.tokens, request.clip_skip)
     return Share(key, lambda _: _answered(request))
 

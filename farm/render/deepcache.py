@@ -15,11 +15,14 @@ from diffusers import UNet2DConditionModel
 
 from farm.cell import Settings
 from farm.errors import CellFailed
+from farm.render.compiled import plainly
+from farm.render.told import Added, in_diffusers
+from farm.weights.fit import TEXT_AND_SIZES
 
 _BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D", "UpBlock2D", "CrossAttnUpBlock2D")
 _UNUSUAL = (
-    "class_embed_type", "num_class_embeds", "addition_embed_type", "encoder_hid_dim_type",
-    "time_cond_proj_dim", "center_input_sample",
+    "class_embed_type", "num_class_embeds", "encoder_hid_dim_type", "time_cond_proj_dim",
+    "center_input_sample",
 )  # fmt: skip
 """Of a UNet's configuration, what changes its forward pass beside its blocks."""
 
@@ -102,16 +105,22 @@ class _Layer(NamedTuple):
 
 
 def with_features(
-    unet: Any, branch: int, inputs: torch.Tensor, times: torch.Tensor, conditioning: torch.Tensor
+    unet: Any,
+    branch: int,
+    inputs: torch.Tensor,
+    times: torch.Tensor,
+    states: torch.Tensor,
+    added: Added = (),
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """A full pass; returns its output, and for each row the features where the branch begins.
 
     Args:
         unet: the network.
         branch: the innermost skip connection of shallow passes.
-        inputs: `(rows, 4, height/8, width/8)`.
+        inputs: `(rows, channels, height/8, width/8)`.
         times: `(rows,)`.
-        conditioning: `(rows, tokens, channels)`.
+        states: of the texts `(rows, tokens, channels)`.
+        added: what else the rows are told.
 
     Raises:
         CellFailed: the network has no such branch.
@@ -126,7 +135,7 @@ def with_features(
 
     hook = decoder[-1 - branch].resnet.register_forward_pre_hook(look)
     try:
-        output = unet(inputs, times, conditioning, return_dict=False)[0]
+        output = plainly(unet)(inputs, times, states, *added)
     finally:
         hook.remove()
     return output, found
@@ -137,24 +146,28 @@ def shallow_output(
     branch: int,
     inputs: torch.Tensor,
     times: torch.Tensor,
-    conditioning: torch.Tensor,
+    states: torch.Tensor,
     features: torch.Tensor,
+    added: Added = (),
 ) -> torch.Tensor:
     """A shallow pass; returns its output.
 
     Args:
         unet: the network.
         branch: the innermost skip connection that is computed.
-        inputs: `(rows, 4, height/8, width/8)`.
+        inputs: `(rows, channels, height/8, width/8)`.
         times: `(rows,)`.
-        conditioning: `(rows, tokens, channels)`.
+        states: of the texts `(rows, tokens, channels)`.
         features: of the rows, as `with_features` gives them.
+        added: what else the rows are told.
 
     Raises:
         CellFailed: the network has no such branch.
     """
     encoder, decoder = _layers(unet, branch)
     time = unet.time_embedding(unet.get_time_embed(sample=inputs, timestep=times))
+    if added:
+        time = time + unet.get_aug_embed(time, states, in_diffusers(added))
     if unet.time_embed_act is not None:
         time = unet.time_embed_act(time)
     skips = [unet.conv_in(inputs)]
@@ -162,10 +175,10 @@ def shallow_output(
         hidden = skips[-1]
         for resampler in layer.resamplers:
             hidden = resampler(hidden)
-        skips.append(_through(layer, hidden, time, conditioning))
+        skips.append(_through(layer, hidden, time, states))
     hidden = features
     for layer in decoder[-1 - branch :]:
-        hidden = _through(layer, torch.cat([hidden, skips.pop()], dim=1), time, conditioning)
+        hidden = _through(layer, torch.cat([hidden, skips.pop()], dim=1), time, states)
         for resampler in layer.resamplers:
             hidden = resampler(hidden, skips[-1].shape[2:])
     if unet.conv_norm_out:
@@ -174,13 +187,11 @@ def shallow_output(
     return output
 
 
-def _through(
-    layer: _Layer, hidden: torch.Tensor, time: torch.Tensor, conditioning: torch.Tensor
-) -> torch.Tensor:
+def _through(layer: _Layer, hidden: torch.Tensor, time: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
     if layer.resnet is not None:
         hidden = layer.resnet(hidden, time)
     if layer.attention is not None:
-        hidden = layer.attention(hidden, encoder_hidden_states=conditioning, return_dict=False)[0]
+        hidden = layer.attention(hidden, encoder_hidden_states=states, return_dict=False)[0]
     return hidden
 
 
@@ -233,3 +244,5 @@ def _odd(unet: Any) -> Iterator[str]:
         if type(block).__name__ not in _BLOCKS:
             yield type(block).__name__
     yield from (name for name in _UNUSUAL if unet.config.get(name))
+    if unet.config.get("addition_embed_type") not in (None, TEXT_AND_SIZES):
+        yield "addition_embed_type"

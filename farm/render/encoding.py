@@ -17,7 +17,7 @@ def encoded(vae: Any, dtype: torch.dtype, pixels: torch.Tensor, transfers: Trans
     Args:
         vae: an `AutoencoderKL`.
         dtype: of the VAE.
-        pixels: uint8 `(rows, height, width, 3)` on the device.
+        pixels: `(rows, height, width, 3)` on the device, 0 to 255.
         transfers: from the device; the answers may be `farm.render.transfers.Later`s.
     """
     pictures = pixels.permute(0, 3, 1, 2).float() / 255 * 2 - 1

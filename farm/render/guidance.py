@@ -17,6 +17,7 @@ from farm.render.deepcache import DeepCache, Features
 from farm.render.parameterization import Parameterization
 from farm.render.requests import Coroutine, Fetch, Predict, Share, Weights
 from farm.render.samplers.sampling import Question, Sampling
+from farm.render.told import Conditioning
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,13 +26,13 @@ class Stage:
 
     Attributes:
         last: the last step at which it holds.
-        key: equal keys have equal states.
-        states: text states `(tokens, channels)`.
+        key: equal keys have equal conditionings.
+        conditioning: what the network is told.
     """
 
     last: int
     key: Hashable
-    states: torch.Tensor
+    conditioning: Conditioning
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,6 +84,7 @@ class Guidance:
         guided: how many of the first evaluations have the unconditional row; None is all.
         token_merging_ratio: of its rows.
         deepcache: of its rows; None computes all of each.
+        beside: channels that the network is shown behind the latents `(channels, height/8, width/8)`.
     """
 
     weights: Weights
@@ -94,6 +96,7 @@ class Guidance:
     guided: int | None = None
     token_merging_ratio: float = 0.0
     deepcache: DeepCache | None = None
+    beside: torch.Tensor | None = None
 
     def conditions_at(self, question: Denoise | Output, evaluation: int) -> tuple[Condition, ...]:
         """The conditions that have a row, with their coefficients.
@@ -171,8 +174,10 @@ class Guidance:
         features: Sequence[torch.Tensor | None],
     ) -> tuple[Predict, ...]:
         branch = None if self.deepcache is None else self.deepcache.branch
+        if self.beside is not None:
+            shown = torch.cat((shown, self.beside))
         return tuple(
-            Predict(self.weights, shown, time, stage.states, self.token_merging_ratio, branch, deep)
+            Predict(self.weights, shown, time, stage.conditioning, self.token_merging_ratio, branch, deep)
             for stage, deep in zip(stages, features, strict=True)
         )
 

@@ -30,19 +30,29 @@ def init_latents_of(settings: Settings, weights: Weights, model: Model, pictures
     [wanted] = init_pictures([settings])
     if (pixels := pictures.get(wanted)) is None:
         raise CellFailed(f"the picture {wanted.init_image[:10]} to start from is not on this machine")
-    recipe = partial(_encoded, pixels, weights, model.is_precise)
+    recipe = partial(_of_picture, pixels, weights, model)
     return (yield Share(("init image", weights, *wanted), recipe))
 
 
-def _encoded(
-    picture: npt.NDArray[np.uint8], weights: Weights, is_precise: bool, _: torch.Generator
+def _of_picture(
+    picture: npt.NDArray[np.uint8], weights: Weights, model: Model, _: torch.Generator
 ) -> Coroutine:
-    """The recipe. What overflows in a VAE at half precision is encoded in fp32."""
-    pixels = torch.tensor(picture)
+    """The recipe."""
+    return (yield from encoded(torch.tensor(picture), weights, model))
+
+
+def encoded(pixels: torch.Tensor, weights: Weights, model: Model) -> Coroutine:
+    """The latents of a picture, and a remark. What overflows in a VAE at half precision is encoded in fp32.
+
+    Args:
+        pixels: `(height, width, 3)` on the host, 0 to 255.
+        weights: whose VAE.
+        model: theirs.
+    """
     try:
-        return (yield EncodeImage(weights, pixels)), ""
+        return (yield EncodeImage(weights, pixels, precise=model.decodes_precisely)), ""
     except Broken as broken:
-        if is_precise:
+        if model.is_precise or model.decodes_precisely:
             raise
         remark = f"encoded at fp32, since {broken.fault.value}"
     return (yield EncodeImage(weights, pixels, precise=True)), remark

@@ -17,10 +17,14 @@ class Model:
 
     Attributes:
         scheduler_config: as in `scheduler/scheduler_config.json`: how the UNet's numbers are read.
-        text_layers: of the text encoder; the largest clip_skip.
+        text_layers: of the text encoder, or the fewer of two; the largest clip_skip.
         tokenizer: turns texts into what the text encoder takes.
         device: where its tensors lie.
         is_precise: whether its networks work in fp32, so that nothing is left to try where numbers overflow.
+        tokenizer_2: of the second text encoder, if there is one; it has the same words.
+        takes_sizes: whether the UNet is told a pooled text and sizes besides, as SDXL's is.
+        input_channels: of the UNet's input.
+        decodes_precisely: whether the VAE works in fp32 at once, since it says that it would overflow.
     """
 
     scheduler_config: Mapping[str, Any]
@@ -28,6 +32,10 @@ class Model:
     tokenizer: Tokenizer
     device: torch.device
     is_precise: bool = True
+    tokenizer_2: Tokenizer | None = None
+    takes_sizes: bool = False
+    input_channels: int = 4
+    decodes_precisely: bool = False
     _parameterizations: dict[object, Parameterization] = field(default_factory=dict)
 
     def parameterization(

@@ -1,5 +1,6 @@
 """Where a checkpoint's networks lie: on the device, or, where it has too little room, in part on the host."""
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -63,24 +64,21 @@ class Placed:
         return self._networks.unet
 
     @property
-    def text_encoder(self) -> Any:
-        """On the device."""
-        return self._visited(0, self._networks.text_encoder)
+    def text_encoders(self) -> tuple[Any, ...]:
+        """On the device, all together."""
+        self._visit(0)
+        return self._networks.text_encoders
 
     @property
     def vae(self) -> Any:
         """On the device."""
-        return self._visited(1, self._networks.vae)
+        self._visit(1)
+        return self._networks.vae
 
     @property
-    def tokenizer(self) -> Any:
-        """As in `Networks`."""
-        return self._networks.tokenizer
-
-    @property
-    def scheduler_config(self) -> dict[str, Any]:
-        """As in `Networks`."""
-        return self._networks.scheduler_config
+    def networks(self) -> Networks:
+        """Wherever they lie: for what is to be known of them."""
+        return self._networks
 
     def lower(self) -> bool:
         """Makes room by moving weights to the host; False if there is nothing more to gain by it.
@@ -109,7 +107,7 @@ class Placed:
 
     def _place(self) -> None:
         networks, memory = self._networks, self._memory
-        others = (networks.text_encoder, networks.vae)
+        others = (_together(networks.text_encoders), networks.vae)
         if self.rung >= Rung.VISITING and not self._visitors:
             self._visitors = tuple(Visiting(network, memory) for network in others)
         if self.rung == Rung.STREAMED:
@@ -118,13 +116,12 @@ class Placed:
             for network in (networks.unet, *(() if self._visitors else others)):
                 memory.bring(network)
 
-    def _visited(self, number: int, network: Any) -> Any:
+    def _visit(self, number: int) -> None:
         for other, visitor in enumerate(self._visitors):
             if other != number:
                 visitor.go()
         if self._visitors:
             self._visitors[number].come()
-        return network
 
     def _note(self, why: str) -> None:
         where = f"{why} on {self._memory.device}"
@@ -150,7 +147,12 @@ def rung_for(networks: Networks, memory: Memory) -> Rung:
 
 
 def _all(networks: Networks) -> tuple[torch.nn.Module, ...]:
-    return networks.unet, networks.text_encoder, networks.vae
+    return networks.unet, _together(networks.text_encoders), networks.vae
+
+
+def _together(encoders: Sequence[torch.nn.Module]) -> torch.nn.Module:
+    """Text encoders as one module: a text is shown to all of them."""
+    return torch.nn.ModuleList(encoders)
 
 
 def _size(networks: Networks) -> int:

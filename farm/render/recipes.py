@@ -21,6 +21,7 @@ from farm.render.deepcache import deepcache_of
 from farm.render.distilled import distilled
 from farm.render.guidance import Condition, Guidance, Origin, Sampled, guided
 from farm.render.init_latents import init_latents_of
+from farm.render.inpainting import channels_beside
 from farm.render.model import Model
 from farm.render.noise import CellNoise
 from farm.render.parameterization import Parameterization
@@ -69,20 +70,35 @@ def text_to_image(
     _rows(settings, samplers)  # before anything is encoded for a sampler that there is not
     conditions = yield from conditions_of(settings, weights, model, samplers)
     init, encoding = yield from init_latents_of(settings, weights, model, pictures)
-    sampled: Sampled = yield from _sample(settings, weights, model, conditions, samplers, init)
+    beside, masking = yield from channels_beside(settings, weights, model)
+    shown = Shown(conditions, beside)
+    sampled: Sampled = yield from _sample(settings, weights, model, shown, samplers, init)
     pixels, decoding = yield from _decoded(weights, model, sampled.latents)
-    return Picture(pixels, sampled.evaluations, "; ".join(filter(None, (encoding, decoding))))
+    remarks = dict.fromkeys(filter(None, (encoding, masking, decoding)))
+    return Picture(pixels, sampled.evaluations, "; ".join(remarks))
 
 
 def _decoded(weights: Weights, model: Model, latents: torch.Tensor) -> Coroutine:
     """The picture, and a remark on it. What overflows in a VAE at half precision is decoded in fp32."""
     try:
-        return (yield Decode(weights, latents)), ""
+        return (yield Decode(weights, latents, precise=model.decodes_precisely)), ""
     except Broken as broken:
-        if model.is_precise or broken.fault is Fault.LATENTS:
+        if model.is_precise or model.decodes_precisely or broken.fault is Fault.LATENTS:
             raise
         remark = f"decoded at fp32, since {broken.fault.value}"
     return (yield Decode(weights, latents, precise=True)), remark
+
+
+class Shown(NamedTuple):
+    """What the network is shown and told at each evaluation, besides the latents.
+
+    Attributes:
+        conditions: of guidance.
+        beside: channels behind the latents; None if it takes none.
+    """
+
+    conditions: tuple[Condition, ...]
+    beside: torch.Tensor | None
 
 
 def weights_of(settings: Settings) -> Weights:
@@ -94,7 +110,7 @@ def _sample(
     settings: Settings,
     weights: Weights,
     model: Model,
-    conditions: tuple[Condition, ...],
+    shown: Shown,
     samplers: Samplers,
     init: torch.Tensor | None,
 ) -> Coroutine:
@@ -106,7 +122,7 @@ def _sample(
     parameterization = distilled(trained, row.distilled_at)
     options = {name: OPTIONS[name](settings, parameterization) for name in row.options}
     guidance = partial(
-        Guidance, weights, parameterization, conditions,
+        Guidance, weights, parameterization, shown.conditions, beside=shown.beside,
         rescale=settings.guidance_rescale, minimum_sigma=settings.negative_guidance_minimum_sigma,
         guided=guided_evaluations(settings, samplers), token_merging_ratio=settings.token_merging_ratio,
         deepcache=deepcache_of(settings),

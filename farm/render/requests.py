@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 
 from farm.costs import weight_of_shallow
+from farm.render.told import Conditioning
 from farm.work import Kind
 
 LATENT_SCALE = 8
@@ -64,18 +65,20 @@ class Open:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodeText:
-    """One chunk of a prompt through the text encoder: `(tokens, channels)`.
+    """One chunk of a prompt through the text encoders: an `Encoded`.
 
     Attributes:
-        weights: whose text encoder.
+        weights: whose text encoders.
         tokens: ids, begin and end marks and padding included.
         clip_skip: 1 for the last layer, n for the n-th from the end.
+        tokens_2: the same for the second encoder, which is padded otherwise; empty where there is one.
     """
 
     prepares: ClassVar[bool] = True
     weights: Weights
     tokens: tuple[int, ...]
     clip_skip: int
+    tokens_2: tuple[int, ...] = ()
 
     @property
     def batch_key(self) -> Hashable:
@@ -97,7 +100,7 @@ class EncodeImage:
 
     Attributes:
         weights: whose VAE.
-        pixels: uint8 `(height, width, 3)` on the host; both sides are multiples of 8.
+        pixels: `(height, width, 3)` on the host, 0 to 255, uint8 or float32; both sides are multiples of 8.
         precise: whether the VAE works in fp32, whatever the precision of the weights.
     """
 
@@ -108,10 +111,10 @@ class EncodeImage:
 
     @property
     def batch_key(self) -> Hashable:
-        """Pictures of equal weights and size batch together."""
+        """Pictures of equal weights, size and type batch together."""
         height, width, _ = self.pixels.shape
         latents = torch.Size((height // LATENT_SCALE, width // LATENT_SCALE))
-        return ("encode image", self.weights, latents, self.precise)
+        return ("encode image", self.weights, latents, self.precise, self.pixels.dtype)
 
     @property
     def kind(self) -> Kind:
@@ -122,15 +125,15 @@ class EncodeImage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predict:
-    """One row through the UNet, answered by its raw output in float32, of the input's shape.
+    """One row through the UNet, answered by its raw output `(4, height/8, width/8)` in float32.
 
     A row with a branch and no features is answered by a pair: its output, and its deep features.
 
     Attributes:
         weights: whose UNet.
-        input: scaled latents `(4, height/8, width/8)`.
+        input: scaled latents `(4, height/8, width/8)`; with more channels behind these, if it takes any.
         time: training timestep, fractions allowed.
-        conditioning: text states `(tokens, channels)`.
+        conditioning: what it is told.
         token_merging_ratio: of the tokens that self-attention merges (`farm.render.token_merging`).
         branch: where deep features are taken, or put back (`farm.render.deepcache`); None is nowhere.
         features: deep features of an earlier row `(channels, height, width)`: only what is shallower than
@@ -141,15 +144,19 @@ class Predict:
     weights: Weights
     input: torch.Tensor
     time: float
-    conditioning: torch.Tensor
+    conditioning: Conditioning
     token_merging_ratio: float = 0.0
     branch: int | None = None
     features: torch.Tensor | None = None
 
     @property
     def batch_key(self) -> Hashable:
-        """Rows of equal weights, shapes and kind batch together, whatever their sampler, step or scale."""
-        return ("predict", self.weights, self.input.shape, self.conditioning.shape, *self.approximation)
+        """Rows of equal weights, shapes and kind batch together, whatever their sampler, step or scale.
+
+        What goes with the states has the same shape in all rows of the same weights.
+        """
+        told = self.conditioning.states.shape
+        return ("predict", self.weights, self.input.shape, told, *self.approximation)
 
     @property
     def approximation(self) -> tuple[Hashable, ...]:
@@ -168,7 +175,7 @@ class Predict:
         how = _how(self) if self.is_approximate else ""
         is_shallow = self.branch is not None and self.features is not None
         weight = weight_of_shallow(self.branch or 0) if is_shallow else 1.0
-        tokens = len(self.conditioning)
+        tokens = len(self.conditioning.states)
         return Kind("predict", *_named(self.weights), *_pixels(self.input), tokens, how, weight)
 
 

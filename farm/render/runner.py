@@ -30,6 +30,8 @@ from farm.render.requests import (
     Weights,
 )
 from farm.render.strips import can_strip
+from farm.render.text_encoding import encoded_texts
+from farm.render.told import stacked
 from farm.render.transfers import Transfers
 from farm.weights.device_errors import is_out_of_memory
 from farm.work import Kind
@@ -146,7 +148,7 @@ class Runner:
         networks = self._checkpoints.of(request.weights).networks
         match request:
             case EncodeText():
-                return networks.text_encoder
+                return networks.text_encoders
             case Decode(precise=True) | EncodeImage(precise=True):
                 return self._checkpoints.precise_vae_of(request.weights)
             case Decode() | EncodeImage():
@@ -248,11 +250,10 @@ class Runner:
         """Of a checkpoint, which is not tried again: it would be read from the disk each time."""
         return CellFailed(f"it does not fit into the memory of {self._device}: {described(error)}")
 
-    def _encode_text(self, encoder: Any, requests: list[EncodeText]) -> list[Any]:
-        tokens = self._transfers.put([request.tokens for request in requests], torch.int64)
-        output = encoder(tokens, output_hidden_states=True)
-        states = output.hidden_states[-requests[0].clip_skip]
-        return list(encoder.final_layer_norm(states).unbind(0))
+    def _encode_text(self, encoders: Sequence[Any], requests: list[EncodeText]) -> list[Any]:
+        tokens = ([one.tokens for one in requests], [one.tokens_2 for one in requests])
+        ids = [self._transfers.put(rows, torch.int64) for _, rows in zip(encoders, tokens)]
+        return [*encoded_texts(encoders, ids, requests[0].clip_skip)]
 
     def _fetched(self, requests: Sequence[Any]) -> list[Any]:
         """Numbers on their way to the host."""
@@ -265,13 +266,14 @@ class Runner:
         weights = requests[0].weights
         inputs = torch.stack([row.input for row in requests]).to(self._checkpoints.dtype(weights))
         times = self._transfers.put([row.time for row in requests], torch.float32)
-        states = torch.stack([row.conditioning for row in requests])
+        states, added = stacked([row.conditioning for row in requests])
         if requests[0].is_approximate:
-            return approximated(unet, requests, inputs, times, states)
+            return approximated(unet, requests, inputs, times, states, added)
         if (compiled := self._checkpoints.of(weights).compiled) is None:
-            output = plainly(unet)(inputs, times, states)
+            output = plainly(unet)(inputs, times, states, *added)
         else:
-            output = compiled(inputs, times, states, full=len(requests) >= self._full(requests[0]))
+            full = len(requests) >= self._full(requests[0])
+            output = compiled(inputs, times, states, *added, full=full)
         return list(output.float().unbind(0))
 
     def _encode_image(self, vae: Any, requests: list[EncodeImage]) -> list[Any]:

@@ -119,6 +119,8 @@ def apart(answer: Any) -> Any:
     """The answer without the batch that it is a slice of: a row would keep the whole batch in memory."""
     if isinstance(answer, torch.Tensor):
         return answer if answer.untyped_storage().nbytes() <= answer.nbytes else answer.clone()
+    if isinstance(answer, tuple) and hasattr(answer, "_make"):
+        return answer._make(apart(part) for part in answer)
     if type(answer) in (tuple, list):
         return type(answer)(apart(part) for part in answer)
     return answer

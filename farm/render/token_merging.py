@@ -131,7 +131,7 @@ def tokens_merged(unet: Any, ratio: float, latents: torch.Tensor) -> Iterator[No
     Args:
         unet: a `UNet2DConditionModel`.
         ratio: of the tokens, 0 to 0.75; 0 changes nothing.
-        latents: that it will be shown `(rows, 4, height/8, width/8)`.
+        latents: that it will be shown `(rows, channels, height/8, width/8)`.
 
     Raises:
         CellFailed: the network has no self-attention.

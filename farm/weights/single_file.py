@@ -17,6 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from farm.weights.architecture import Architecture, TextEncoder, architecture_of
 from farm.weights.checkpoint import Networks
 from farm.weights.contents import BadFile
+from farm.weights.fit import check_fit
 from farm.weights.original_layout import UNET, VAE
 from farm.weights.reading import read_tensors
 from farm.weights.tokenizer import CLIP, load_tokenizer
@@ -47,14 +48,18 @@ def load_single_file(path: Path, device: torch.device, dtype: torch.dtype) -> Ne
         )  # fmt: skip
     except _Unfit as error:
         raise BadFile(f"{path}: {error}") from error
-    is_open = [encoder.is_open for encoder in architecture.text_encoders]
-    return Networks(
+    tokenizers = [load_tokenizer(CLIP, pads_with_zero=one.is_open) for one in architecture.text_encoders]
+    networks = Networks(
         unet=unet,
         vae=vae,
         text_encoder=encoders[0],
-        tokenizer=load_tokenizer(CLIP, pads_with_zero=is_open[0]),
+        tokenizer=tokenizers[0],
         scheduler_config=dict(architecture.scheduler),
+        text_encoder_2=encoders[1] if len(encoders) > 1 else None,
+        tokenizer_2=tokenizers[1] if len(encoders) > 1 else None,
     )
+    check_fit(unet, networks.text_encoder_2)
+    return networks
 
 
 class _Unfit(ValueError):

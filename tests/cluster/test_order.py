@@ -106,7 +106,7 @@ def test_a_mixed_job_loads_little_and_is_rendered_as_explained(plan, checkpoints
             if isinstance(requests[0], Predict):
                 row = requests[0]
                 _, height, width = row.input.shape
-                chunks = row.conditioning.shape[0] // STATES
+                chunks = row.conditioning.states.shape[0] // STATES
                 computed[row.weights.model, 8 * width, 8 * height, chunks] += len(requests)
             return super().run(requests)
 

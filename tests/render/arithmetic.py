@@ -9,8 +9,9 @@ import torch
 from farm.render.capacity import Capacity
 from farm.render.engine import Engine, Finished
 from farm.render.requests import Coroutine, Decode, Predict, Request, Share, Weights
+from farm.render.told import Conditioning
 
-NOTHING = torch.zeros(1, 1)
+NOTHING = Conditioning(torch.zeros(1, 1))
 
 
 def ask(value: float, weights: str = "a", size: int = 1) -> Predict:

@@ -7,6 +7,7 @@ from diffusers import StableDiffusionPipeline
 
 from farm.weights.checkpoint import Networks
 from farm.weights.loading import load_checkpoint
+from tests.render.tiny_sdxl import saved, sdxl_parts
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -30,6 +31,17 @@ def whole_pipeline(tiny_model: Path) -> StableDiffusionPipeline:
     if not hasattr(whole.text_encoder, "text_model"):  # which diffusers still asks for clip_skip
         object.__setattr__(whole.text_encoder, "text_model", whole.text_encoder)
     return whole
+
+
+@pytest.fixture(scope="session")
+def sdxl_folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SDXL with few channels and random weights, as diffusers saves it."""
+    return saved(tmp_path_factory.mktemp("sdxl"), sdxl_parts(tiny_model / "tokenizer"))
+
+
+@pytest.fixture(scope="session")
+def sdxl(sdxl_folder: Path) -> Networks:
+    return load_checkpoint(sdxl_folder, torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture

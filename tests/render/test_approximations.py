@@ -15,6 +15,7 @@ from farm.render.engine import Engine
 from farm.render.recipes import text_to_image
 from farm.render.requests import Predict, Weights
 from farm.render.runner import Runner
+from farm.render.told import Conditioning
 from farm.resolving import resolved
 from farm.sampling import BUILT_IN
 from farm.weights.checkpoint import Networks
@@ -94,8 +95,8 @@ def test_in_buckets_all_are_the_same_to_the_bit(networks: Networks) -> None:
 
 def row(seed: int, **kind: Any) -> Predict:
     generator = torch.Generator().manual_seed(seed)
-    states = torch.randn(77, 128, generator=generator)
-    return Predict(Weights("m"), torch.randn(4, 8, 8, generator=generator), 300.0, states, **kind)
+    told = Conditioning(torch.randn(77, 128, generator=generator))
+    return Predict(Weights("m"), torch.randn(4, 8, 8, generator=generator), 300.0, told, **kind)
 
 
 def test_rows_of_a_kind_batch_together_and_no_others() -> None:
@@ -134,7 +135,8 @@ def test_in_half_precision_too(tiny_model: Path) -> None:
     runner = Runner(lambda *_: halved, torch.device("cpu"))
     kind: dict[str, Any] = {"branch": 1, "token_merging_ratio": 0.5}
     asked = [replace(row(seed, **kind), weights=Weights("m", "bf16")) for seed in (1, 2)]
-    asked = [replace(one, conditioning=one.conditioning.to(torch.bfloat16)) for one in asked]
+    told = [Conditioning(one.conditioning.states.to(torch.bfloat16)) for one in asked]
+    asked = [replace(one, conditioning=each) for one, each in zip(asked, told, strict=True)]
     full = runner.run(asked)
     shallow = runner.run([replace(one, features=deep) for one, (_, deep) in zip(asked, full, strict=True)])
     assert all(deep.dtype == torch.bfloat16 for _, deep in full)

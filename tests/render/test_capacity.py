@@ -10,13 +10,14 @@ from farm.render.buckets import BUCKETS, bucket_of, bucket_within
 from farm.render.capacity import FIRST_ROWS, Capacity
 from farm.render.remembered import Remembered
 from farm.render.requests import Decode, EncodeImage, EncodeText, Predict, Weights
+from farm.render.told import Conditioning
 from farm.weights.device_errors import is_out_of_memory
 
 CPU = torch.device("cpu")
 
 
 def row(height: int, width: int, model: str = "m") -> Predict:
-    return Predict(Weights(model), torch.empty(4, height, width), 0.0, torch.empty(77, 8))
+    return Predict(Weights(model), torch.empty(4, height, width), 0.0, Conditioning(torch.empty(77, 8)))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from farm.render.clock import Clock
 from farm.render.compiled import SEEN, Compiled, plainly
 from farm.render.requests import Predict, Weights
 from farm.render.runner import Runner
+from farm.render.told import Conditioning
 from farm.render.tuning import faster
 from farm.weights.checkpoint import Networks
 from farm.weights.loading import load_checkpoint
@@ -59,7 +60,7 @@ def batch(rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_full_batches_are_compiled_when_they_come_again_and_answer_the_same(small: Any, kept: Path) -> None:
     notes: list[str] = []
     compiled, plain, inputs = Compiled(small, CPU, notes.append), plainly(small), batch(FULL)
-    row = Predict(Weights("m"), inputs[0][0], 0.0, inputs[2][0])
+    row = Predict(Weights("m"), inputs[0][0], 0.0, Conditioning(inputs[2][0]))
     for _ in range(SEEN):
         assert torch.equal(compiled(*inputs, full=True), plain(*inputs)) and not compiled.has(FULL, row)
     for _ in range(2):
@@ -94,7 +95,10 @@ def test_batches_that_are_nearly_full_are_filled_up_to_what_is_compiled(
     capacity.note = lambda *what: noted.append(what[1])  # type: ignore[method-assign]
     runner = Runner(lambda *_: own, CPU, capacity=capacity, compiles=True, memory=memory, clock=clock)
     inputs, times, states = batch(FULL)
-    rows = [Predict(Weights("m"), one, float(time), state) for one, time, state in zip(inputs, times, states)]
+    rows = [
+        Predict(Weights("m"), one, float(time), Conditioning(state))
+        for one, time, state in zip(inputs, times, states)
+    ]
     with torch.inference_mode():
         for _ in range(SEEN):
             runner.run(rows)

@@ -17,13 +17,16 @@ from farm.render.deepcache import DeepCache
 from farm.render.guidance import Condition, Guidance, Origin, Stage, guided
 from farm.render.parameterization import Parameterization, parameterization_of
 from farm.render.requests import Predict, Share, Weights
+from farm.render.told import Conditioning
 from farm.resolving import resolved
 from farm.sampling import BUILT_IN
 from farm.weights.checkpoint import Networks
 from tests.render.oracles import STABLE_DIFFUSION, Recorded, stable_diffusion
 from tests.render.rendering import LEVELS, Counting, apart, render
 
-STATES = {name: torch.full((1, 1), value) for name, value in [("prompt", 1.0), ("negative", 2.0)]}
+STATES = {
+    name: Conditioning(torch.full((1, 1), value)) for name, value in [("prompt", 1.0), ("negative", 2.0)]
+}
 EPS = stable_diffusion()
 V = parameterization_of(STABLE_DIFFUSION | {"prediction_type": "v_prediction"})
 FLOW = parameterization_of({"_class_name": "FlowMatchEulerDiscreteScheduler"})

@@ -14,6 +14,7 @@ import torch
 from farm.cell import Settings
 from farm.render.requests import Predict, Weights
 from farm.render.runner import Runner
+from farm.render.told import Conditioning
 from farm.resolving import resolved
 from farm.sampling import BUILT_IN, Sampler
 from farm.weights.checkpoint import Networks
@@ -78,7 +79,7 @@ def test_a_row_is_the_same_in_any_padded_call(rows: int, networks: Networks) -> 
             Weights("m"),
             torch.randn(4, 8, 8, generator=generator),
             97.0 * row,
-            torch.randn(77, channels, generator=generator),
+            Conditioning(torch.randn(77, channels, generator=generator)),
         )
         for row in range(rows)
     ]

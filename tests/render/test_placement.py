@@ -21,6 +21,7 @@ from farm.render.renderer import Renderer
 from farm.render.requests import Decode, EncodeText, Open, Predict, Weights
 from farm.render.runner import Runner
 from farm.render.token_merging import tokens_merged
+from farm.render.told import Conditioning
 from farm.weights.checkpoint import Networks
 from tests.render.rendering import Counting, render
 from tests.render.scarce import OnDevice, Scarce, Telling
@@ -121,7 +122,7 @@ def test_nothing_is_moved_where_it_would_not_help(own: Networks) -> None:
 def test_visitors_are_there_one_at_a_time_and_not_while_the_unet_computes(own: Networks) -> None:
     unet, text, vae = sizes(own)
     placed = Placed(own, memory := Scarce(limit_for(Rung.VISITING, own)))
-    for part, size in (("vae", vae), ("text_encoder", text), ("vae", vae), ("unet", 0), ("unet", 0)):
+    for part, size in (("vae", vae), ("text_encoders", text), ("vae", vae), ("unet", 0), ("unet", 0)):
         getattr(placed, part)
         assert unet + size <= memory.used <= unet + 1.02 * size
 
@@ -268,7 +269,7 @@ def test_another_checkpoint_goes_before_the_own_weights_are_moved(networks: Netw
         for name in ("a", "b"):
             runner.run([Open(Weights(name))])
         made["b"].unet.register_forward_pre_hook(lambda *_: memory.needs(int(0.5 * memory.limit)))
-        runner.run([Predict(Weights("b"), torch.zeros(4, 8, 8), 5.0, torch.zeros(77, 128))])
+        runner.run([Predict(Weights("b"), torch.zeros(4, 8, 8), 5.0, Conditioning(torch.zeros(77, 128)))])
     [(weights, one)] = runner._checkpoints._loaded.items()
     assert (weights.model, one.networks.rung, runner.loaded_at_once) == ("b", Rung.WHOLE, 1)
 
@@ -284,7 +285,7 @@ def test_what_a_call_takes_is_measured_without_the_weights_that_come_for_it(own:
         memory.room(100 * len(given[0]))
 
     own.unet.register_forward_pre_hook(compute)
-    latents, states = torch.zeros(4, 8, 8), torch.zeros(77, 128)
+    latents, states = torch.zeros(4, 8, 8), Conditioning(torch.zeros(77, 128))
     asked = [
         EncodeText(weights, (1,) * 77, 1),
         Predict(weights, latents, 5.0, states),
@@ -377,7 +378,7 @@ def test_what_is_loaded_leaves_less_room_for_rows(own: Networks) -> None:
     memory = Scarce(4 * sum(sizes(own)))
     capacity, key = (
         Capacity(HOST, 64, memory=memory),
-        Predict(Weights("a"), torch.zeros(4, 8, 8), 5.0, torch.zeros(77, 128)).batch_key,
+        Predict(Weights("a"), torch.zeros(4, 8, 8), 5.0, Conditioning(torch.zeros(77, 128))).batch_key,
     )
     runner = Runner(lambda *_: copy.deepcopy(own), HOST, capacity=capacity, memory=memory)
     limits = []
@@ -399,7 +400,7 @@ def test_what_was_made_of_a_checkpoint_goes_first_and_that_is_tried(own: Network
     own.unet.register_forward_pre_hook(fail_beside_the_other_vae)
     with torch.inference_mode():
         runner.run([Decode(weights, torch.zeros(4, 8, 8), precise=True)])
-        runner.run([Predict(weights, torch.zeros(4, 8, 8), 5.0, torch.zeros(77, 128))])
+        runner.run([Predict(weights, torch.zeros(4, 8, 8), 5.0, Conditioning(torch.zeros(77, 128)))])
     assert asked == [True, False]
 
 

@@ -414,7 +414,7 @@ def test_clip_skip_takes_the_layer_that_diffusers_takes(
     [model] = Runner(lambda *_: deep, torch.device("cpu")).run([Open(weights := Weights("m"))])
     [chunk] = model.tokenizer.chunks(weighted("a ginger cat"))
     request = EncodeText(weights, model.tokenizer.filled(chunk), clip_skip)
-    [states] = Runner(lambda *_: deep, torch.device("cpu")).run([request])
+    [([states], _)] = Runner(lambda *_: deep, torch.device("cpu")).run([request])
     hidden = encoder(torch.tensor([request.tokens]), output_hidden_states=True).hidden_states
     theirs = encoder.final_layer_norm(hidden[-clip_skip])[0]
     torch.testing.assert_close(states, theirs)

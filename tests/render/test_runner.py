@@ -15,6 +15,7 @@ from farm.render.memory import Memory
 from farm.render.model import Model
 from farm.render.requests import Decode, EncodeText, Open, Predict, Request, Weights
 from farm.render.runner import Runner
+from farm.render.told import Conditioning, Encoded
 from farm.weights.checkpoint import Networks
 
 CPU = torch.device("cpu")
@@ -33,7 +34,8 @@ class Loading:
         if name in self.broken:
             raise CellFailed(f"{name} is broken")
         parts = {part: getattr(self.networks, part) for part in ("vae", "text_encoder", "tokenizer")}
-        unet = torch.nn.Module()
+        unet: Any = torch.nn.Module()
+        unet.config = self.networks.unet.config
         self.alive.add(unet)
         return Networks(unet=unet, scheduler_config=self.networks.scheduler_config, **parts)
 
@@ -58,17 +60,17 @@ def test_text_is_encoded_as_diffusers_does(
 ) -> None:
     tokenizer = opened(runner).tokenizer
     [chunk] = map(tokenizer.filled, tokenizer.chunks([(Piece(text, 1.0),)]))
-    [states] = runner.run([EncodeText(M, chunk, clip_skip)])
+    [([states], _)] = runner.run([EncodeText(M, chunk, clip_skip)])
     theirs, _ = pipeline.encode_prompt(text, "cpu", 1, False, clip_skip=clip_skip - 1 or None)
     torch.testing.assert_close(states, theirs[0], rtol=0, atol=1e-5)
 
 
 def test_rows_of_a_batch_are_answered_as_if_alone(runner: Runner) -> None:
     generator = torch.Generator().manual_seed(0)
-    states = [torch.randn(77, runner.run([EncodeText(M, chunk, 1)])[0].shape[-1], generator=generator)
-              for chunk in [opened(runner).tokenizer.filled(Chunk())] * 3]  # fmt: skip
+    [encoded] = runner.run([EncodeText(M, opened(runner).tokenizer.filled(Chunk()), 1)])
+    states = [torch.randn(encoded.states[0].shape, generator=generator) for _ in range(3)]
     rows = [
-        Predict(M, torch.randn(4, 8, 8, generator=generator), time, state)
+        Predict(M, torch.randn(4, 8, 8, generator=generator), time, Conditioning(state))
         for time, state in zip((0.0, 431.25, 999.0), states)
     ]
     with torch.inference_mode():
@@ -156,21 +158,24 @@ def test_in_a_bucket_an_answer_does_not_depend_on_its_neighbours(rows: int, netw
 
     def wanted(kind: int) -> Request:
         if kind == 0:
-            return Predict(
-                M, random(4, 8, 8), 999 * float(torch.rand(1, generator=generator)), random(77, 128)
-            )
+            time = 999 * float(torch.rand(1, generator=generator))
+            return Predict(M, random(4, 8, 8), time, Conditioning(random(77, 128)))
         if kind == 1:
             return Decode(M, random(4, 8, 8))
         return EncodeText(M, tuple(torch.randint(0, 99, (77,), generator=generator).tolist()), 1)
 
     runner = Runner(lambda *_: networks, CPU, buckets=(8,))
+
+    def answers(batch: list[Request]) -> list[torch.Tensor]:
+        return [one.states[0] if isinstance(one, Encoded) else one for one in runner.run(batch)]
+
     with torch.inference_mode():
         for kind in range(3):
             batch, others = [wanted(kind) for _ in range(8)], [wanted(kind) for _ in range(8)]
-            together = runner.run(batch)[:rows]
-            assert all(map(torch.equal, together, runner.run(batch[:rows])))
-            assert all(map(torch.equal, together, runner.run([*batch[:rows], *others[rows:]])))
-            [alone] = runner.run(batch[rows - 1 : rows])
+            together = answers(batch)[:rows]
+            assert all(map(torch.equal, together, answers(batch[:rows])))
+            assert all(map(torch.equal, together, answers([*batch[:rows], *others[rows:]])))
+            [alone] = answers(batch[rows - 1 : rows])
             assert torch.equal(together[-1], alone)
 
 
@@ -178,7 +183,7 @@ def test_batches_have_the_sizes_of_the_buckets(networks: Networks) -> None:
     sizes: list[int] = []
     unet = Noting(networks.unet, sizes)
     runner = Runner(lambda *_: replace(networks, unet=unet), CPU, buckets=(1, 4, 6))
-    row = Predict(M, torch.zeros(4, 8, 8), 5.0, torch.zeros(77, 128))
+    row = Predict(M, torch.zeros(4, 8, 8), 5.0, Conditioning(torch.zeros(77, 128)))
     with torch.inference_mode():
         assert [len(runner.run([row] * rows)) for rows in (1, 2, 4, 5, 6, 7, 14)] == [1, 2, 4, 5, 6, 7, 14]
     assert sizes == [1, 4, 4, 6, 6, 6, 1, 6, 6, 4]
@@ -188,7 +193,7 @@ class Noting:
     """The network, and the rows of its calls."""
 
     def __init__(self, unet: Any, sizes: list[int]) -> None:
-        self.unet, self.sizes = unet, sizes
+        self.unet, self.sizes, self.config = unet, sizes, unet.config
 
     def to(self, device: torch.device) -> None:
         self.unet.to(device)

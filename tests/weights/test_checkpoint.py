@@ -39,13 +39,14 @@ def test_networks_are_the_files_in_the_type_asked_and_nothing_is_said(
         assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("pipeline", ["StableDiffusionXLPipeline", "FluxPipeline"])
+@pytest.mark.parametrize("pipeline", ["StableDiffusionXLImg2ImgPipeline", "FluxPipeline"])
 def test_other_pipelines_are_refused(pipeline: str, tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
     with pytest.raises(CellFailed) as error:
         load_checkpoint(tmp_path, CPU, torch.float32)
     assert str(error.value) == (
-        f"checkpoint {tmp_path} is a {pipeline}, which is not supported; StableDiffusionPipeline is"
+        f"checkpoint {tmp_path} is a {pipeline}, which is not supported; StableDiffusionPipeline, "
+        "StableDiffusionXLPipeline, StableDiffusionInpaintPipeline, StableDiffusionXLInpaintPipeline are"
     )
 
 

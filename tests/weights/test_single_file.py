@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("suffix", ["safetensors", "ckpt"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("family", ["sd1", "sd2"])
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 def test_networks_are_those_that_were_written(
     family: str, dtype: torch.dtype, suffix: str, tmp_path: Path, capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -26,8 +26,10 @@ def test_networks_are_those_that_were_written(
     networks = load_checkpoint(write(made, tmp_path / f"a.{suffix}", dtype), CPU, dtype)
     same(networks.unet, made.unet, dtype)
     same(networks.vae, made.vae, dtype)
-    same(networks.text_encoder, made.text_encoders[0], dtype)
-    assert networks.tokenizer.pad_token == ("!" if family == "sd2" else "<|endoftext|>")
+    for encoder, written in zip(networks.text_encoders, made.text_encoders, strict=True):
+        same(encoder, written, dtype)
+    padding = {"sd1": ["<|endoftext|>"], "sd2": ["!"], "sdxl": ["<|endoftext|>", "!"]}
+    assert [tokenizer.pad_token for tokenizer in networks.tokenizers] == padding[family]
     assert capfd.readouterr() == ("", "")
 
 
