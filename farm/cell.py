@@ -105,6 +105,11 @@ class Settings:
     prediction_type: str | None = None
 
     @property
+    def other_vae(self) -> str:
+        """The name of the VAE; empty where it is the checkpoint's own."""
+        return "" if self.vae == "automatic" else self.vae
+
+    @property
     def strength(self) -> float | None:
         """Of denoising; None where there is no picture to start from."""
         return self.denoising_strength if self.init_image else None
@@ -166,7 +171,7 @@ FileHashes = Mapping[FileUse, str]
 
 def files_of(settings: Settings) -> tuple[FileUse, ...]:
     """The files that a picture is made with beside its checkpoint."""
-    return (("vae", settings.vae),) if settings.vae != DEFAULTS["vae"] else ()
+    return (("vae", settings.other_vae),) if settings.other_vae else ()
 
 
 @dataclass(frozen=True, slots=True)

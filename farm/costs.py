@@ -226,7 +226,9 @@ def lengths(settings: Settings, samplers: Samplers = BUILT_IN) -> tuple[int, ...
 
 def first_pass(settings: Settings) -> tuple[Hashable, ...]:
     """Equal for pictures that may share their first pass, whatever their samplers and CFG scales."""
-    picture = (settings.init_image, settings.strength, settings.steps if settings.init_image else 0)
+    picture: tuple[Hashable, ...] = ()
+    if settings.init_image:
+        picture = (settings.init_image, settings.other_vae, settings.strength, settings.steps)
     return (*_noise(settings), *picture, *row_kind(settings), settings.prompt, settings.negative_prompt)
 
 

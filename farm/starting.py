@@ -62,7 +62,8 @@ def start_of(settings: Settings, row: Sampler, schedule: Schedule, name: str) ->
         name: of the schedule; equal for those that have the same sigmas.
     """
     if settings.init_image:
-        return (settings.init_image, settings.zero_terminal_snr, *_level(settings, row, schedule, name))
+        picture = (settings.init_image, settings.other_vae)
+        return (*picture, settings.zero_terminal_snr, *_level(settings, row, schedule, name))
     known = 0 if settings.sigma_max is None else row.distilled_at  # these round a sigma's time
     sigma = (settings.sigma_max, settings.zero_terminal_snr, known)
     if schedule.starts_at_sigma_max:
@@ -117,4 +118,4 @@ def image_encoding(settings: Settings) -> Hashable | None:
     if not settings.init_image:
         return None
     size = (settings.width, settings.height)
-    return (settings.model, settings.precision, settings.init_image, *size)
+    return (settings.model, settings.precision, settings.other_vae, settings.init_image, *size)

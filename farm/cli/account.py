@@ -13,6 +13,7 @@ PARTS = {
     "encode image": "VAE encoder",
     "encode text": "text",
     "load": "loading",
+    "load vae": "loading",
     "compile": "compiling",
 }
 """What the requests are called where time is told."""
@@ -68,6 +69,8 @@ class Account:
             yield reason
         loads = work.of("load").calls
         loaded = f"{loads} checkpoint load{'s' * (loads != 1)}"
+        if vaes := work.of("load vae").calls:
+            loaded += f", {vaes} VAE load{'s' * (vaes != 1)}"
         yield f"batches {work.occupancy:.0%} full, {loaded}; {_shares(work)}"
 
     def files(self) -> Iterator[tuple[str, str, bytes]]:

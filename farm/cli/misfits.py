@@ -18,6 +18,7 @@ from farm.starting import init_pictures
 from farm.weights.catalog import Catalog, Entry
 from farm.weights.configs import check_checkpoint, scheduler_config_of, skip_connections_of
 from farm.weights.places import Kind
+from farm.weights.vae_layout import vae_layout_of
 
 MAX_OF_PIXELS = 4 << 30
 """Bytes of the pictures to start from, once they are of the sizes wanted: all go to every machine."""
@@ -49,6 +50,7 @@ def misfits(plan: Plan, path: Path, catalog: Catalog) -> list[Problem]:
         for model, group in groupby(wanted, key=lambda one: one.model)
         for mistake in _of_model(checkpoints[model], list(group), plan.samplers)
     ]
+    found += _no_vaes(wanted, catalog)
     found += _too_many_pictures(wanted)
     images = plan.init_images.values()
     faults = faults_of([image.content for image in images])
@@ -56,6 +58,15 @@ def misfits(plan: Plan, path: Path, catalog: Catalog) -> list[Problem]:
     return [
         Problem(str(plan.places.get(name, path)), f"{name}: {what}") for name, what in dict.fromkeys(found)
     ]
+
+
+def _no_vaes(wanted: Sequence[Settings], catalog: Catalog) -> Iterator[Mistake]:
+    """VAEs that cannot be used, and checkpoints that have none of their own."""
+    for name in dict.fromkeys(one.other_vae for one in wanted if one.other_vae):
+        try:
+            vae_layout_of(catalog.of(Kind.VAE)[name].path)
+        except FarmError as error:
+            yield "vae", f"{name!r} cannot be used; {error}"
 
 
 def _too_many_pictures(wanted: Sequence[Settings]) -> Iterator[Mistake]:

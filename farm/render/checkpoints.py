@@ -17,10 +17,12 @@ from farm.render.model import Model
 from farm.render.placement import Placed, Rung, rung_for
 from farm.render.requests import Weights
 from farm.render.tuning import tuned
+from farm.render.vaes import LoadVae, Vaes
 from farm.weights.checkpoint import Networks
 from farm.weights.device_errors import is_out_of_memory
 from farm.weights.fit import takes_sizes
 from farm.weights.tokenizer import Tokenizer
+from farm.work import Kind
 
 LoadNetworks = Callable[[str, torch.device, torch.dtype], Networks]
 
@@ -51,8 +53,9 @@ class Checkpoints:
         memory: of the device.
         compiles: whether UNets are compiled.
         note: is told, in a line for people, how it goes.
-        loading: is entered while a checkpoint is loaded.
+        loading: is entered while a checkpoint or a VAE is loaded.
         making: is entered while calls are made faster.
+        load_vae: reads a VAE, by its name.
     """
 
     def __init__(
@@ -62,8 +65,9 @@ class Checkpoints:
         memory: Memory,
         compiles: bool,
         note: Callable[[str], None],
-        loading: Callable[[Weights], AbstractContextManager[None]],
+        loading: Callable[[Kind], AbstractContextManager[None]],
         making: Callable[[], AbstractContextManager[None]],
+        load_vae: LoadVae,
     ) -> None:
         self._load = load
         self._device = device
@@ -72,6 +76,7 @@ class Checkpoints:
         self._note = note
         self._loading = loading
         self._making = making
+        self._vaes = Vaes(load_vae, memory, loading)
         self._loaded: OrderedDict[Weights, Loaded] = OrderedDict()
         self._idle: set[Weights] = set()
         self.most = LOADED_AT_ONCE
@@ -80,7 +85,7 @@ class Checkpoints:
     def of(self, weights: Weights) -> Loaded:
         """The checkpoint, loaded if it is not there; the longest unused make room for it."""
         if weights not in self._loaded:
-            with self._loading(weights):
+            with self._loading(Kind("load", weights.model, weights.precision)):
                 if len(self._loaded) >= self.most:
                     while len(self._loaded) >= self.most:
                         self._loaded.popitem(last=False)
@@ -90,9 +95,20 @@ class Checkpoints:
         self._loaded.move_to_end(weights)
         return self._loaded[weights]
 
-    def precise_vae_of(self, weights: Weights) -> Any:
-        """Its VAE in fp32, whatever its precision."""
+    def vae_of(self, weights: Weights, name: str, precise: bool) -> Any:
+        """A VAE for what their UNet makes.
+
+        Args:
+            weights: of the checkpoint.
+            name: of another one than theirs; empty for theirs.
+            precise: whether it is to work in fp32, whatever its precision.
+        """
         loaded = self.of(weights)
+        if name:
+            dtype = torch.float32 if precise else self.dtype(weights)
+            return self._vaes.of(name, loaded.model.scaling_factor, dtype)
+        if not precise:
+            return loaded.networks.vae
         if loaded.precise_vae is None:
             loaded.precise_vae = copy.deepcopy(loaded.networks.vae).float()
         return loaded.precise_vae
@@ -125,13 +141,15 @@ class Checkpoints:
         self._memory.give_back()
         return True
 
-    def let_extras_go(self, weights: Weights, all_but_vae: bool) -> bool:
-        """Makes room by letting go what was made of a checkpoint; False if there is nothing.
+    def let_extras_go(self, weights: Weights, all_but_vae: bool, other_vae: str = "") -> bool:
+        """Makes room by letting go what was made of a checkpoint, and VAEs; False if there is nothing.
 
         Args:
             weights: of the checkpoint.
             all_but_vae: whether the VAE in fp32 is to stay.
+            other_vae: the name of one that is to stay; of no other checkpoint's.
         """
+        went = self._vaes.let_go(other_vae)
         loaded = self._loaded.get(weights)
         if loaded is None:
             return False
@@ -144,7 +162,7 @@ class Checkpoints:
         if not all_but_vae:
             loaded.precise_vae = None
         self._memory.give_back()
-        return any(extra is not None for extra in extras)
+        return went or any(extra is not None for extra in extras)
 
     def lower(self, weights: Weights) -> bool:
         """Makes room by moving weights to the host; False if there is nothing more to gain by it."""
@@ -216,5 +234,6 @@ class Checkpoints:
             takes_sizes=is_told_sizes,
             input_channels=networks.unet.config.in_channels,
             # diffusers asks this of SDXL's VAEs alone; that of 1.5 says it too, and needs it not
+            scaling_factor=networks.vae.config.scaling_factor,
             decodes_precisely=is_told_sizes and dtype == torch.float16 and networks.vae.config.force_upcast,
         )

@@ -32,8 +32,8 @@ def channels_beside(settings: Settings, weights: Weights, model: Model) -> Corou
         return None, ""
     gray = partial(torch.full, (settings.height, settings.width, 3), GRAY)
     latents, remark = yield Share(
-        ("nothing to be seen", weights, settings.width, settings.height),
-        lambda _: encoded(gray(), weights, model),
+        ("nothing to be seen", weights, settings.other_vae, settings.width, settings.height),
+        lambda _: encoded(gray(), weights, model, settings.other_vae),
     )
     mask = torch.ones_like(latents[:1])
     return torch.cat((mask, latents)), remark

@@ -25,6 +25,7 @@ class Model:
         takes_sizes: whether the UNet is told a pooled text and sizes besides, as SDXL's is.
         input_channels: of the UNet's input.
         decodes_precisely: whether the VAE works in fp32 at once, since it says that it would overflow.
+        scaling_factor: of latents.
     """
 
     scheduler_config: Mapping[str, Any]
@@ -36,6 +37,7 @@ class Model:
     takes_sizes: bool = False
     input_channels: int = 4
     decodes_precisely: bool = False
+    scaling_factor: float = 1.0
     _parameterizations: dict[object, Parameterization] = field(default_factory=dict)
 
     def parameterization(

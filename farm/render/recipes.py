@@ -73,20 +73,20 @@ def text_to_image(
     beside, masking = yield from channels_beside(settings, weights, model)
     shown = Shown(conditions, beside)
     sampled: Sampled = yield from _sample(settings, weights, model, shown, samplers, init)
-    pixels, decoding = yield from _decoded(weights, model, sampled.latents)
+    pixels, decoding = yield from _decoded(weights, model, sampled.latents, settings.other_vae)
     remarks = dict.fromkeys(filter(None, (encoding, masking, decoding)))
     return Picture(pixels, sampled.evaluations, "; ".join(remarks))
 
 
-def _decoded(weights: Weights, model: Model, latents: torch.Tensor) -> Coroutine:
+def _decoded(weights: Weights, model: Model, latents: torch.Tensor, vae: str) -> Coroutine:
     """The picture, and a remark on it. What overflows in a VAE at half precision is decoded in fp32."""
     try:
-        return (yield Decode(weights, latents, precise=model.decodes_precisely)), ""
+        return (yield Decode(weights, latents, model.decodes_precisely, vae)), ""
     except Broken as broken:
         if model.is_precise or model.decodes_precisely or broken.fault is Fault.LATENTS:
             raise
         remark = f"decoded at fp32, since {broken.fault.value}"
-    return (yield Decode(weights, latents, precise=True)), remark
+    return (yield Decode(weights, latents, True, vae)), remark
 
 
 class Shown(NamedTuple):
@@ -140,9 +140,11 @@ def _sample(
         x = parameterization.initial(drawn, sigmas[0], row.starts_at_unit_variance)
         start: tuple[Hashable, ...] = (row.starts_at_unit_variance,)
     else:
-        x, start = init + drawn * sigmas[0], (settings.init_image,)
+        x, start = init + drawn * sigmas[0], (settings.init_image, settings.other_vae)
         if "sigma_min" in options:  # of a part of the schedule: its own last one, as in A1111
             options["sigma_min"] = sigmas[-2]
+    if shown.beside is not None:
+        start = (*start, settings.other_vae)
     origin = Origin(key=(*noise.key, sigmas[0], *start), x=x)
     sampling = _begun(row, x, sigmas, noise.for_sampler(row, whole), {**options, **row.fixed})
     return (yield from guided(sampling, guidance(origin=origin)))

@@ -7,12 +7,13 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from PIL import Image
 
 from farm.cache_file import cache_path
-from farm.cell import Cell, Settings
+from farm.cell import Cell, FileUse, Settings
 from farm.errors import CellFailed, described
 from farm.init_pixels import InitPixels
 from farm.render.broken import Broken
@@ -30,6 +31,7 @@ from farm.sampling import BUILT_IN, Samplers
 from farm.weights.checkpoint import Networks
 from farm.weights.device_errors import is_out_of_memory
 from farm.weights.loading import load_checkpoint
+from farm.weights.vae import load_vae
 from farm.work import Work
 
 
@@ -83,6 +85,7 @@ class Renderer:
         compiled: whether the UNets are compiled, see `farm.render.compiled`.
         profiled: whether some batches are recorded, see `farm.render.profile`.
         pictures: that cells may start from.
+        files: that cells may name beside checkpoints.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Renderer:
         compiled: bool = False,
         profiled: bool = False,
         pictures: InitPixels = MappingProxyType({}),
+        files: Mapping[FileUse, Path] = MappingProxyType({}),
     ) -> None:
         self._pictures = pictures
         self._device = torch.device(device)
@@ -105,7 +109,7 @@ class Renderer:
         clock = clock_of(self._device)
         self._runner = Runner(
             partial(_load, checkpoints), self._device, capacity=self._capacity, compiles=compiled,
-            memory=memory, clock=clock,
+            memory=memory, clock=clock, load_vae=partial(_load_vae, files),
         )  # fmt: skip
         self._profile = Profile() if profiled else None
         runner = self._profile.watched(self._runner) if self._profile else self._runner
@@ -220,6 +224,14 @@ def _capacity(memory: Memory, rows: int | None) -> Capacity:
     if not memory.name:
         return Capacity(memory.device, rows)
     return Capacity(memory.device, rows, memory, Remembered(memory.name, cache_path("capacity.json")))
+
+
+def _load_vae(
+    files: Mapping[FileUse, Path], name: str, scaling_factor: float, device: torch.device, dtype: torch.dtype
+) -> Any:
+    if ("vae", name) not in files:
+        raise CellFailed(f"the VAE {name!r} is not on this machine")
+    return load_vae(files["vae", name], scaling_factor, device, dtype)
 
 
 def _load(checkpoints: Mapping[str, Path], name: str, device: torch.device, dtype: torch.dtype) -> Networks:

@@ -102,19 +102,21 @@ class EncodeImage:
         weights: whose VAE.
         pixels: `(height, width, 3)` on the host, 0 to 255, uint8 or float32; both sides are multiples of 8.
         precise: whether the VAE works in fp32, whatever the precision of the weights.
+        vae: the name of another one than theirs; empty for theirs.
     """
 
     prepares: ClassVar[bool] = True
     weights: Weights
     pixels: torch.Tensor
     precise: bool = False
+    vae: str = ""
 
     @property
     def batch_key(self) -> Hashable:
         """Pictures of equal weights, size and type batch together."""
         height, width, _ = self.pixels.shape
         latents = torch.Size((height // LATENT_SCALE, width // LATENT_SCALE))
-        return ("encode image", self.weights, latents, self.precise, self.pixels.dtype)
+        return ("encode image", self.weights, self.vae, latents, self.precise, self.pixels.dtype)
 
     @property
     def kind(self) -> Kind:
@@ -187,17 +189,19 @@ class Decode:
         weights: whose VAE.
         latents: `(4, height/8, width/8)`, as the sampler leaves them.
         precise: whether the VAE works in fp32, whatever the precision of the weights.
+        vae: the name of another one than theirs; empty for theirs.
     """
 
     prepares: ClassVar[bool] = False
     weights: Weights
     latents: torch.Tensor
     precise: bool = False
+    vae: str = ""
 
     @property
     def batch_key(self) -> Hashable:
         """Latents of equal weights and size batch together."""
-        return ("decode", self.weights, self.latents.shape, self.precise)
+        return ("decode", self.weights, self.vae, self.latents.shape, self.precise)
 
     @property
     def kind(self) -> Kind:

@@ -33,6 +33,7 @@ from farm.render.strips import can_strip
 from farm.render.text_encoding import encoded_texts
 from farm.render.told import stacked
 from farm.render.transfers import Transfers
+from farm.render.vaes import LoadVae, no_vaes
 from farm.weights.device_errors import is_out_of_memory
 from farm.work import Kind
 
@@ -50,6 +51,7 @@ class Runner:
         compiles: whether UNets are compiled for full batches.
         memory: of the device.
         clock: that times the calls, and is told what is compiled in them.
+        load_vae: reads a VAE that is not a checkpoint's own, by its name.
 
     Attributes:
         filled_up: rows that were computed to fill calls up, and answered nobody.
@@ -65,6 +67,7 @@ class Runner:
         compiles: bool = False,
         memory: Memory | None = None,
         clock: Clock | None = None,
+        load_vae: LoadVae = no_vaes,
     ) -> None:
         self.filled_up = 0
         self.notes: list[str] = []
@@ -79,7 +82,7 @@ class Runner:
         self._calling: Request | None = None
         self._is_compiling = False
         self._checkpoints = Checkpoints(
-            load, device, self._memory, compiles, self._noted, self._loading, self._making_faster
+            load, device, self._memory, compiles, self._noted, self._loading, self._making_faster, load_vae
         )
         self._answers: dict[type, Callable[[Any, Any], list[Any]]] = {
             EncodeText: self._encode_text,
@@ -149,10 +152,8 @@ class Runner:
         match request:
             case EncodeText():
                 return networks.text_encoders
-            case Decode(precise=True) | EncodeImage(precise=True):
-                return self._checkpoints.precise_vae_of(request.weights)
             case Decode() | EncodeImage():
-                return networks.vae
+                return self._checkpoints.vae_of(request.weights, request.vae, request.precise)
         return networks.unet
 
     def take_notes(self) -> tuple[str, ...]:
@@ -168,8 +169,8 @@ class Runner:
         self.notes.append(note)
 
     @contextmanager
-    def _loading(self, weights: Weights) -> Iterator[None]:
-        with self._clock.apart(Kind("load", weights.model, weights.precision)):
+    def _loading(self, kind: Kind) -> Iterator[None]:
+        with self._clock.apart(kind):
             yield
         if self._capacity is not None:
             self._capacity.room_changed()
@@ -215,7 +216,8 @@ class Runner:
         if len(requests) > 1:
             return False
         is_precise = isinstance(request, EncodeImage | Decode) and request.precise
-        if held.let_others_go(weights) or held.let_extras_go(weights, all_but_vae=is_precise):
+        vae = request.vae if isinstance(request, EncodeImage | Decode) else ""
+        if held.let_others_go(weights) or held.let_extras_go(weights, is_precise, vae):
             return self._may_be_more(weights)
         if isinstance(request, Decode) and held.of(weights).networks.rung != Rung.WHOLE:
             return self._begun_in_strips(request) or self._lowered(weights)

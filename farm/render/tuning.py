@@ -24,6 +24,11 @@ def tuned(networks: Networks, device: torch.device) -> Networks:
     return faster(networks) if device.type == "cuda" else networks
 
 
+def tuned_vae(vae: Any, device: torch.device) -> Any:
+    """As `tuned`, of a VAE alone."""
+    return vae.to(memory_format=torch.channels_last) if device.type == "cuda" else vae
+
+
 def faster(networks: Networks) -> Networks:
     """What `tuned` does for a card."""
     unet: Any = networks.unet.to(memory_format=torch.channels_last)

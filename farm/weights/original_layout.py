@@ -40,7 +40,7 @@ def unet_config(tensors: Tensors, heads: int | None = None, head_channels: int |
     Raises:
         NotThisLayout: there is none, or it is built otherwise.
     """
-    unet = _Part(tensors, UNET)
+    unet = Part(tensors, UNET)
     levels = _levels(unet)
     depths, widths = [depth for _, _, depth in levels], [width for width, _, _ in levels]
     middle = unet.count("middle_block.1.transformer_blocks.{}.norm1.weight")
@@ -72,7 +72,7 @@ def vae_config(tensors: Tensors, prefix: str = VAE) -> Config:
     Raises:
         NotThisLayout: there is none, or it is built otherwise.
     """
-    vae = _Part(tensors, prefix)
+    vae = Part(tensors, prefix)
     levels = vae.count("decoder.up.{}.block.0.conv1.weight")
     widths = [vae.size(f"encoder.down.{level}.block.0.conv1.weight") for level in range(levels)]
     layers = vae.count("encoder.down.0.block.{}.conv1.weight")
@@ -100,7 +100,7 @@ def clip_config(tensors: Tensors, prefix: str) -> Config:
     Raises:
         NotThisLayout: there is none.
     """
-    text = _Part(tensors, prefix)
+    text = Part(tensors, prefix)
     width = text.size("final_layer_norm.weight")
     return _text_config(
         width=width,
@@ -123,7 +123,7 @@ def open_clip_config(tensors: Tensors, prefix: str) -> Config:
     Raises:
         NotThisLayout: there is none.
     """
-    text = _Part(tensors, prefix)
+    text = Part(tensors, prefix)
     return _text_config(
         width=text.size("ln_final.weight"),
         layers=text.count("transformer.resblocks.{}.mlp.c_fc.weight"),
@@ -145,7 +145,7 @@ def added_embedding(tensors: Tensors, pooled: int) -> Config:
     Raises:
         NotThisLayout: it takes nothing of the kind.
     """
-    width = _Part(tensors, UNET).size("label_emb.0.0.weight", 1)
+    width = Part(tensors, UNET).size("label_emb.0.0.weight", 1)
     if width <= pooled or (width - pooled) % TIME_IDS:
         raise NotThisLayout(f"its UNet takes {width} numbers beside the text, not those of SDXL")
     return {
@@ -155,7 +155,7 @@ def added_embedding(tensors: Tensors, pooled: int) -> Config:
     }
 
 
-class _Part:
+class Part:
     """The tensors of a network, by their names behind its prefix."""
 
     def __init__(self, tensors: Tensors, prefix: str) -> None:
@@ -187,7 +187,7 @@ class _Part:
         return next(number for number in count() if name.format(number) not in self)
 
 
-def _levels(unet: _Part) -> list[tuple[int, int, int]]:
+def _levels(unet: Part) -> list[tuple[int, int, int]]:
     """Of the encoder: width, layers, and blocks of a transformer in each layer."""
     levels: list[list[tuple[int, int]]] = [[]]
     for number in count(1):

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from diffusers.loaders.single_file_utils import (
     convert_ldm_clip_checkpoint,
     convert_ldm_unet_checkpoint,
-    convert_ldm_vae_checkpoint,
     convert_open_clip_checkpoint,
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -17,10 +16,13 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from farm.weights.architecture import Architecture, TextEncoder, architecture_of
 from farm.weights.checkpoint import Networks
 from farm.weights.contents import BadFile
+from farm.weights.filling import Unfit, filled
 from farm.weights.fit import check_fit
 from farm.weights.original_layout import UNET, VAE
 from farm.weights.reading import read_tensors
 from farm.weights.tokenizer import CLIP, load_tokenizer
+from farm.weights.vae import vae_in
+from farm.weights.vae_layout import VaeLayout
 
 State = dict[str, torch.Tensor]
 
@@ -46,7 +48,7 @@ def load_single_file(path: Path, device: torch.device, dtype: torch.dtype) -> Ne
                   for number, one in enumerate(architecture.text_encoders)),
             )
         )  # fmt: skip
-    except _Unfit as error:
+    except Unfit as error:
         raise BadFile(f"{path}: {error}") from error
     tokenizers = [load_tokenizer(CLIP, pads_with_zero=one.is_open) for one in architecture.text_encoders]
     networks = Networks(
@@ -62,52 +64,22 @@ def load_single_file(path: Path, device: torch.device, dtype: torch.dtype) -> Ne
     return networks
 
 
-class _Unfit(ValueError):
-    """Tensors that do not make the network they should."""
-
-
 def _unet(architecture: Architecture, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Any:
     config = {"layers_per_block": 2, **architecture.unet}
     own = {name: tensor for name, tensor in tensors.items() if name.startswith(UNET)}
     converted = convert_ldm_unet_checkpoint(own, config)
     if len(converted) != len(own):
-        raise _Unfit(f"{len(own) - len(converted)} tensors of its UNet have no place in it")
+        raise Unfit(f"{len(own) - len(converted)} tensors of its UNet have no place in it")
     with torch.device("meta"):
         unet: Any = UNet2DConditionModel.from_config(dict(architecture.unet))
-    return _filled(unet, converted, dtype, "UNet")
+    return filled(unet, converted, dtype, "UNet")
 
 
 def _vae(architecture: Architecture, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Any:
     if architecture.vae is None:
-        raise _Unfit("it has no VAE")
-    return vae_of(tensors, VAE, architecture.vae, architecture.scaling_factor, dtype)
-
-
-def vae_of(
-    tensors: Mapping[str, torch.Tensor],
-    prefix: str,
-    config: Mapping[str, Any],
-    scaling_factor: float,
-    dtype: torch.dtype,
-) -> Any:
-    """A VAE in the original layout.
-
-    Args:
-        tensors: that it is among.
-        prefix: of its tensors' names.
-        config: for `AutoencoderKL`.
-        scaling_factor: of latents.
-        dtype: of the network.
-
-    Raises:
-        ValueError: the tensors do not make it.
-    """
-    own = {
-        VAE + name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)
-    }
-    with torch.device("meta"):
-        vae: Any = AutoencoderKL.from_config({**config, "scaling_factor": scaling_factor})
-    return _filled(vae, convert_ldm_vae_checkpoint(own, dict(config)), dtype, "VAE")
+        raise Unfit("it has no VAE")
+    layout = VaeLayout(dict(architecture.vae), VAE, is_original=True)
+    return vae_in(tensors, layout, architecture.scaling_factor, dtype)
 
 
 def _text_encoder(
@@ -121,7 +93,7 @@ def _text_encoder(
     if not projects:
         converted = {name.removeprefix("text_model."): tensor for name, tensor in converted.items()}
         converted.pop("text_projection.weight", None)
-    return _filled(network, converted, dtype, "text encoder")
+    return filled(network, converted, dtype, "text encoder")
 
 
 def _of_clip(encoder: TextEncoder, tensors: Mapping[str, torch.Tensor]) -> State:
@@ -141,31 +113,3 @@ def _of_open_clip(encoder: TextEncoder, tensors: Mapping[str, torch.Tensor], net
     }
     converted: State = convert_open_clip_checkpoint(network, own, prefix=encoder.prefix)
     return converted
-
-
-def _filled(network: Any, state: Mapping[str, torch.Tensor], dtype: torch.dtype, called: str) -> Any:
-    """A network that was made without memory, with these tensors as its own."""
-    for name, tensor in state.items():
-        if not tensor.is_floating_point():
-            raise _Unfit(f"tensor {name} of its {called} is {tensor.dtype}, not numbers with fractions")
-    wanted = network.state_dict()
-    if missing := sorted(wanted.keys() - state.keys()):
-        raise _Unfit(f"its {called} lacks {len(missing)} tensors, {missing[0]} among them")
-    if others := sorted(state.keys() - wanted.keys()):
-        raise _Unfit(f"{len(others)} tensors of its {called} have no place in it, {others[0]} among them")
-    for name, tensor in state.items():
-        if tensor.shape != wanted[name].shape:
-            there, here = list(tensor.shape), list(wanted[name].shape)
-            raise _Unfit(f"tensor {name} of its {called} has the shape {there}, not {here}")
-    network.load_state_dict({name: tensor.to(dtype) for name, tensor in state.items()}, assign=True)
-    _count_positions(network)
-    return network
-
-
-def _count_positions(network: Any) -> None:
-    """Text encoders count their positions in a buffer, which files do not have."""
-    for module in network.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            if buffer.is_meta:
-                assert name == "position_ids", name
-                setattr(module, name, torch.arange(buffer.shape[-1]).expand(buffer.shape))
