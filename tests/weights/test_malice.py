@@ -166,6 +166,15 @@ SHAPES = {
         "calls what is no function",
     ),
     "a function made": (name("_codecs", "encode") + b")\x81", "makes an object of what is no class"),
+    "a ParameterDict made of something": (
+        name("torch.nn.parameter", "ParameterDict") + b"N\x85\x81",
+        "makes an object of what is no class",
+    ),
+    "a callback made of something": (
+        name("pytorch_lightning.callbacks.timer", "Timer") + b"N\x85\x81",
+        "makes an object of what is no class",
+    ),
+    "arguments in a list": (name("collections", "OrderedDict") + b"]R", "calls what is no function"),
     "a decompressor": (
         called(name("_codecs", "encode"), text("x" * 9), text("zlib_codec")),
         "calls encode in a way that is not known",
@@ -277,6 +286,8 @@ SHAPES = {
     "an empty stack": (b"", "is torn"),
     "a memory that is not there": (b"h\x07", "is torn"),
     "a mark that is not there": (b"t", "is torn"),
+    "a pair of one": (b"N\x86", "is torn"),
+    "another protocol": (b"\x80\x03}", "is of the protocol 3"),
 }  # fmt: skip
 
 
