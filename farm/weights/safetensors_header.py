@@ -7,7 +7,7 @@ from typing import Any, BinaryIO, NoReturn
 from farm.errors import quoted
 from farm.weights.tensor_info import Damaged, TensorInfo, are_natural
 
-LONGEST_HEADER = 16 * 2**20
+LONGEST_HEADER = 8 * 2**20
 """Bytes. Those of SDXL have 0.3 MB, with trainers' notes a few; in memory JSON takes twenty times as much."""
 
 LENGTH_BYTES = 8

@@ -120,11 +120,11 @@ def _directory(file: BinaryIO, size: int) -> tuple[bytes, int, int]:
     file.seek(max(0, size - END.size - LOCATOR_64.size))
     tail = file.read(END.size + LOCATOR_64.size)
     torn = "it is a zip file without a directory at its end: it is torn"
-    if len(tail) < END.size or tail[-END.size :][:4] != b"PK\x05\x06":
+    if tail[-END.size :][:4] != b"PK\x05\x06":
         raise Damaged(torn)
     _, disk, first_disk, here, count, length, place, comment = END.unpack(tail[-END.size :])
     stop = size - END.size
-    if len(tail) > END.size and tail.startswith(b"PK\x06\x07"):
+    if tail.startswith(b"PK\x06\x07"):
         _, _, stop, _ = LOCATOR_64.unpack(tail[: LOCATOR_64.size])
         if stop != size - END.size - LOCATOR_64.size - END_64.size:
             raise Damaged(torn)

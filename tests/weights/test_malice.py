@@ -166,6 +166,15 @@ SHAPES = {
         "calls what is no function",
     ),
     "a function made": (name("_codecs", "encode") + b")\x81", "makes an object of what is no class"),
+    "a ParameterDict made of something": (
+        name("torch.nn.parameter", "ParameterDict") + b"N\x85\x81",
+        "makes an object of what is no class",
+    ),
+    "a callback made of something": (
+        name("pytorch_lightning.callbacks.timer", "Timer") + b"N\x85\x81",
+        "makes an object of what is no class",
+    ),
+    "arguments in a list": (name("collections", "OrderedDict") + b"]R", "calls what is no function"),
     "a decompressor": (
         called(name("_codecs", "encode"), text("x" * 9), text("zlib_codec")),
         "calls encode in a way that is not known",
@@ -277,6 +286,8 @@ SHAPES = {
     "an empty stack": (b"", "is torn"),
     "a memory that is not there": (b"h\x07", "is torn"),
     "a mark that is not there": (b"t", "is torn"),
+    "a pair of one": (b"N\x86", "is torn"),
+    "another protocol": (b"\x80\x03}", "is of the protocol 3"),
 }  # fmt: skip
 
 
@@ -388,7 +399,11 @@ def test_deflated_members_are_refused(member: str, tmp_path: Path) -> None:
 def test_a_zip_with_something_before_it_is_refused(tmp_path: Path) -> None:
     evil = zip_file(tmp_path / "evil.pt", whole(EVIL)).read_bytes()
     fine = zip_file(tmp_path / "fine.pt", FINE, **{"0": ONE}).read_bytes()
-    for content in (evil + fine, fine + evil, fine + b"\0", fine[:-1]):
+    ends = [(b"PK\5\6", b"PK\5\7"), (b"PK\6\6", b"PK\6\7"), (b"PK\6\7", b"PK\6\6")]
+    changed = [fine.replace(*end) for end in ends]
+    for place in (-98 + 16, -98 + 20, -98 + 24, -2):  # disks, how many entries are on this one, a comment
+        changed.append(fine[:place] + b"\7" + fine[place + 1 or len(fine) :])
+    for content in (evil + fine, fine + evil, fine + b"\0", fine[:-1], *changed):
         path = tmp_path / "model.pt"
         path.write_bytes(content)
         refused(path, "it is torn")
