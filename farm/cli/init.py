@@ -10,7 +10,7 @@ from farm.errors import BadInput, Problem
 from farm.workspace import shipped
 
 FOLDERS = {
-    "models/Stable-diffusion": "Checkpoints: .safetensors or .ckpt files, or diffusers folders. tiny-cats comes with the farm.\n",
+    "models/Stable-diffusion": "Checkpoints: .safetensors or .ckpt files, or diffusers folders.\n",
     "plugins": "Your own plugins: every *.py file here is one, named as the file.\n",
     "results": "What jobs leave here: a folder each, with pictures, index.csv, sheets and index.html.\n",
 }

@@ -113,10 +113,10 @@ class EncodeImage:
 
     @property
     def batch_key(self) -> Hashable:
-        """Pictures of equal weights, size and type batch together."""
+        """Pictures of equal weights and size batch together."""
         height, width, _ = self.pixels.shape
         latents = torch.Size((height // LATENT_SCALE, width // LATENT_SCALE))
-        return ("encode image", self.weights, self.vae, latents, self.precise, self.pixels.dtype)
+        return ("encode image", self.weights, self.vae, latents, self.precise)
 
     @property
     def kind(self) -> Kind:

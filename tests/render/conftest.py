@@ -7,7 +7,7 @@ from diffusers import StableDiffusionPipeline
 
 from farm.weights.checkpoint import Networks
 from farm.weights.loading import load_checkpoint
-from tests.render.tiny_sdxl import saved, sdxl_parts
+from tests.render.tiny_sdxl import inpainting_parts, saved, sdxl_parts
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -42,6 +42,13 @@ def sdxl_folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def sdxl(sdxl_folder: Path) -> Networks:
     return load_checkpoint(sdxl_folder, torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture(scope="session")
+def inpainting(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Networks:
+    """Stable Diffusion 1.5 for inpainting, likewise."""
+    folder = saved(tmp_path_factory.mktemp("inpainting"), inpainting_parts(tiny_model / "tokenizer"))
+    return load_checkpoint(folder, torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture

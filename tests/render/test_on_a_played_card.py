@@ -28,13 +28,15 @@ def runtime() -> Runtime:
 
 
 @pytest.fixture
-def halved(networks: Networks) -> Networks:
-    """On the host, as a runner gets them; before there is a card."""
+def halved(request: pytest.FixtureRequest, networks: Networks) -> Networks:
+    """On the host, as a runner gets them; before there is a card. Of the fixture that a test names."""
+    whole: Networks = request.getfixturevalue(getattr(request, "param", "networks"))
     parts = {
-        name: copy.deepcopy(getattr(networks, name)).half().requires_grad_(False)
-        for name in ("unet", "vae", "text_encoder")
+        name: copy.deepcopy(getattr(whole, name)).half().requires_grad_(False)
+        for name in ("unet", "vae", "text_encoder", "text_encoder_2")
+        if getattr(whole, name) is not None
     }
-    return Networks(tokenizer=networks.tokenizer, scheduler_config=networks.scheduler_config, **parts)
+    return replace(whole, **parts)
 
 
 @pytest.fixture
@@ -107,15 +109,31 @@ def test_approximations(rendered: Rendered) -> None:
     rendered(cells)
 
 
+@pytest.mark.parametrize("halved", ["sdxl", "inpainting"], indirect=True)
+@pytest.mark.slow
+def test_other_architectures(rendered: Rendered) -> None:
+    """Which are told more, and shown more; SDXL's VAE works in fp32."""
+    asked = [half("Euler a", 3), half("Heun", 3, prompt="a (cat:1.3) AND a hat :0.6", negative_prompt="")]
+    asked += [half("Euler", 3, init_image=PICTURE), half("diffusers:DDIMScheduler", 3, width=72)]
+    asked += [half("Euler", 4, deepcache_interval=2), half("Euler", 4, token_merging_ratio=0.5)]
+    rendered(asked)
+
+
+@pytest.fixture(params=["tiny_model", "sdxl_folder"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    """To be asked for before the card: on it nothing can be saved."""
+    return request.getfixturevalue(request.param)
+
+
 @pytest.mark.parametrize("compiles", [False, True])
 @pytest.mark.slow
 def test_the_whole_way_of_a_renderer(
-    compiles: bool, card: Card, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    compiles: bool, folder: Path, card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Measured batches, the card's own clock; with graphs, but for what the compiler makes."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(torch, "compile", lambda call, dynamic: call)
-    renderer = Renderer({"tiny": tiny_model}, "cuda:0", compiled=compiles)
+    renderer = Renderer({"tiny": folder}, "cuda:0", compiled=compiles)
     for number in range(40):
         renderer.submit(Cell(number, (), half("Euler a", 4, seed=number)))
     found = []

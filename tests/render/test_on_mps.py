@@ -17,6 +17,7 @@ from farm.weights.checkpoint import Networks
 from farm.weights.loading import load_checkpoint
 from tests.render.rendering import Counting, cat_file, render
 from tests.render.test_scheduler import WORDS
+from tests.render.tiny_sdxl import inpainting_parts, saved, sdxl_parts
 from tests.render.unit_variance import settings
 
 DEVICE = torch.device("meta")
@@ -143,6 +144,18 @@ def test_pictures_to_start_from(apple: Apple, far_away: Networks) -> None:
     names = ("Euler a", "DPM++ 2M", "DPM++ SDE", "UniPC", "LCM", "Restart", "DDIM")
     names += ("diffusers:EulerAncestralDiscreteScheduler", "diffusers:UniPCMultistepScheduler")
     rendered([settings(name, 5, init_image=key) for name in names], far_away, {key: file})
+    assert apple.read_back == 0
+
+
+@pytest.mark.parametrize("made", [sdxl_parts, inpainting_parts])
+@pytest.mark.slow
+def test_other_architectures(made: Any, apple: Apple, tiny_model: Path, tmp_path: Path) -> None:
+    """Which are told more, and shown more; SDXL's VAE works in fp32."""
+    key, file = cat_file()
+    networks = load_checkpoint(saved(tmp_path, made(tiny_model / "tokenizer")), DEVICE, torch.float16)
+    asked = [settings("Euler a", 3), settings("Heun", 3, prompt="a (cat:1.3) AND a hat", negative_prompt="")]
+    asked += [settings("Euler", 3, init_image=key), settings("diffusers:DDIMScheduler", 3)]
+    rendered(asked, networks, {key: file})
     assert apple.read_back == 0
 
 
