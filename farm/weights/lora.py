@@ -139,19 +139,20 @@ class _Reading:
     ) -> tuple[Delta | None, tuple[str, ...]]:
         """What tensors add to a layer, and the parts that are not used."""
         parts = {part: self._tensors[name].float() for part, name in names.items()}
-        alpha = self._alpha(parts.pop("alpha")) if "alpha" in parts else None
-
-        def scale(rank: int | None) -> float:
-            if alpha is None:
-                return self._settings[network].scale(path, rank)
-            return alpha / rank if rank else 1.0  # of LyCORIS' files
-
         try:
+            alpha = _number(parts.pop("alpha")) if "alpha" in parts else None
+
+            def scale(rank: int | None) -> float:
+                if alpha is None:
+                    return self._settings[network].scale(path, rank)
+                return alpha / rank if rank else 1.0  # of LyCORIS' files
+
             return delta_of(parts, self._layers[network][path], scale)
         except ValueError as error:
             raise type(error)(f"{network}.{path}: {error}") from error
 
-    def _alpha(self, tensor: torch.Tensor) -> float:
-        if tensor.numel() != 1:
-            raise ValueError("alpha is more than a number")
-        return float(tensor)
+
+def _number(tensor: torch.Tensor) -> float:
+    if tensor.numel() != 1:
+        raise ValueError("alpha is more than a number")
+    return float(tensor)

@@ -11,19 +11,24 @@ from diffusers.loaders.lora_conversion_utils import (
     _maybe_map_sgm_blocks_to_diffusers,
 )
 from diffusers.training_utils import _collate_lora_metadata
+from lycoris import create_lycoris
+from lycoris.modules.full import FullModule
+from lycoris.modules.norms import NormModule
 from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from farm.errors import CellFailed
 from farm.weights.checkpoint import Networks, load_checkpoint
-from farm.weights.layers import names_of
+from farm.weights.layers import Layer, layers_of, names_of
 from farm.weights.lora import Lora, read_lora
 from farm.weights.lora_keys import key_of
-from tests.weights.lora_files import SDXL, factors, kohya, product, tiny_sdxl, weighted
+from tests.weights.lora_files import SDXL, attends, factors, kohya, product, tiny_sdxl, weighted
 
 Factors = dict[str, tuple[torch.Tensor, torch.Tensor]]
 Tensors = dict[str, torch.Tensor]
@@ -274,3 +279,261 @@ def test_a_small_alpha_is_exact_in_half_precision_too(rank: int, cats: Networks)
     for path, each in layers.items():
         wanted, found = product(*each) * 0.5 / rank, lora.unet[path].matrix()
         assert (found - wanted).norm() < 5e-4 * wanted.norm()
+
+
+# kinds
+
+LYCORIS: dict[str, tuple[str, dict[str, Any]]] = {
+    "LoCon": ("lora_up.weight", {}),
+    "LoCon, in three": ("lora_mid.weight", {"use_tucker": True}),
+    "LoCon, rsLoRA": ("lora_up.weight", {"rs_lora": True}),
+    "LoCon with normalizations": ("w_norm", {"train_norm": True}),
+    "LoHa": ("hada_w1_a", {"algo": "loha"}),
+    "LoHa of a high rank": ("hada_w1_a", {"algo": "loha", "linear_dim": 6, "conv_dim": 6}),
+    "LoHa, in three": ("hada_t1", {"algo": "loha", "use_tucker": True}),
+    "LoKr": ("lokr_w2", {"algo": "lokr"}),
+    "LoKr in two": ("lokr_w2_a", {"algo": "lokr", "factor": 2}),
+    "LoKr, both in two": (
+        "lokr_w1_a", {"algo": "lokr", "decompose_both": True, "linear_dim": 1, "conv_dim": 1, "factor": 4}
+    ),
+    "LoKr, in three": ("lokr_t2", {"algo": "lokr", "use_tucker": True, "conv_dim": 1, "factor": 2}),
+    "LoKr, whole": ("lokr_w2", {"algo": "lokr", "full_matrix": True, "factor": 4}),
+    "whole differences": ("diff_b", {"algo": "full"}),
+}  # fmt: skip
+"""A tensor that it has, and what LyCORIS is told to make."""
+
+
+@pytest.mark.parametrize("kind", LYCORIS)
+@torch.no_grad()
+def test_networks_with_it_are_as_lycoris_computes_them(kind: str) -> None:
+    unet, first, other = tiny_sdxl()
+    part, settings = LYCORIS[kind]
+    theirs, tensors = with_lycoris(copy.deepcopy(unet), settings)
+    assert any(name.endswith(f".{part}") for name in tensors)
+    lora = read_lora(tensors, unet, first, other)
+    assert not lora.unused
+    assert lora.unet.keys() >= {path for path, layer in layers_of(unet).items() if has(path, layer, kind)}
+    plain, wanted = unet(**INPUTS).sample, theirs(**INPUTS).sample
+    ours = merged(unet, lora)(**INPUTS).sample
+    assert (wanted - plain).abs().max() > 0.05
+    torch.testing.assert_close(ours, wanted, rtol=0, atol=2e-5)
+
+
+INPUTS: dict[str, Any] = {
+    "sample": torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)),
+    "timestep": torch.tensor([900.0, 20.0]),
+    "encoder_hidden_states": torch.randn(2, 7, 24, generator=torch.Generator().manual_seed(1)),
+    "added_cond_kwargs": {
+        "text_embeds": torch.randn(2, 16, generator=torch.Generator().manual_seed(2)),
+        "time_ids": torch.full((2, 6), 8.0),
+    },
+}
+
+
+def with_lycoris(unet: UNet2DConditionModel, settings: dict[str, Any]) -> tuple[nn.Module, Tensors]:
+    """A network that LyCORIS changes while it computes, and the tensors that it would save."""
+    torch.manual_seed(1)
+    ranks = {"linear_dim": 2, "linear_alpha": 1, "conv_dim": 2, "conv_alpha": 1}
+    network = create_lycoris(unet, 1.0, **{"algo": "locon", **ranks, **settings})
+    network.apply_to()
+    for module in network.loras:
+        for parameter in module.parameters():
+            few = {NormModule: 0.1, FullModule: 0.05}.get(type(module), 0.3)
+            parameter.add_(torch.randn_like(parameter) * few)
+    return unet, {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def has(path: str, layer: Layer, kind: str) -> bool:
+    return "attentions" in path and (len(layer.shape) > 1 or "normalizations" in kind)
+
+
+def merged(network: nn.Module, lora: Lora) -> nn.Module:
+    """A copy with everything added to its weights."""
+    network = copy.deepcopy(network)
+    for path, delta in lora.unet.items():
+        layer = network.get_submodule(path)
+        layer.weight.data += delta.matrix()
+        if (bias := delta.bias()) is not None:
+            layer.bias.data += bias
+    return network
+
+
+def test_products_of_1_x_1_may_be_written_as_matrices_and_the_other_way_around(cats: Networks) -> None:
+    layers = factors(cats.unet, 4, 0)
+    turned = {path: turned_around(down, up) for path, (down, up) in layers.items()}
+    same(read(kohya(turned, "lora_unet_"), cats).unet, layers)
+
+
+def turned_around(down: torch.Tensor, up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    if down.ndim == 2:
+        return down[:, :, None, None], up[:, :, None, None]
+    return down.flatten(1), up.flatten(1)
+
+
+def test_what_it_adds_to_a_layer_s_output_is_that_of_its_weight(cats: Networks) -> None:
+    torch.manual_seed(0)
+    layers = factors(cats.unet, 4, 0, lambda path: True)
+    for path, delta in read(kohya(layers, "lora_unet_"), cats).unet.items():
+        layer = copy.deepcopy(cats.unet.get_submodule(path))
+        is_linear = isinstance(layer, nn.Linear)
+        x = torch.randn(2, 3, layer.in_features) if is_linear else torch.randn(2, layer.in_channels, 5, 6)
+        before = layer(x)
+        layer.weight.data += delta.matrix()
+        torch.testing.assert_close(before + delta(x), layer(x), rtol=0, atol=1e-5)
+
+
+# what does not fit
+
+
+def refused(tensors: Tensors, networks: Networks, **others: Any) -> str:
+    with pytest.raises(CellFailed) as error:
+        read(tensors, networks, name="LoRA ink.safetensors", **others)
+    before = "LoRA ink.safetensors cannot be applied to this checkpoint: "
+    assert str(error.value).startswith(before) and "\n" not in str(error.value)
+    return str(error.value).removeprefix(before)
+
+
+@pytest.fixture(scope="module")
+def sd1() -> Networks:
+    return of_size(cross_attention_dim=768, attention_head_dim=8)
+
+
+def of_size(hidden: int = 768, **config: Any) -> Networks:
+    """Networks of Stable Diffusion's shapes, without numbers."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**config)
+        text = CLIPTextModel(CLIPTextConfig(hidden_size=hidden, num_hidden_layers=2))
+    return Networks(unet, None, text, None, {})
+
+
+WIDE = {"cross_attention_dim": 2048, "block_out_channels": (320, 640, 1280), **SDXL}
+XL = {**WIDE, "transformer_layers_per_block": (1, 2, 10), "attention_head_dim": (5, 10, 20),
+      "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816}  # fmt: skip
+
+
+def file_for(networks: Networks, chosen: Callable[[str], bool] = attends) -> Tensors:
+    layers = {
+        path: (torch.zeros(1, *layer.shape[1:]), torch.zeros(layer.shape[0], 1, *[1] * len(layer.shape[2:])))
+        for path, layer in layers_of(networks.unet).items()
+        if chosen(path) and len(layer.shape) > 1
+    }
+    return kohya(layers, "lora_unet_")
+
+
+def test_a_file_for_another_base_is_told_so(sd1: Networks) -> None:
+    sd2 = of_size(
+        1024, cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True
+    )
+    sdxl = of_size(**XL)
+    key = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k: down is "
+    assert refused(file_for(sd2), sd1) == (
+        f"{key}1 × 1024, where 1 × 768 fits; it seems to be for Stable Diffusion 2"
+    )
+    assert refused(file_for(sd1), sd2) == (
+        f"{key}1 × 768, where 1 × 1024 fits; it seems to be for Stable Diffusion 1"
+    )
+    assert refused(file_for(sdxl), sd1).endswith(
+        " of the 722 layers that it changes are not there, "
+        "down_blocks_1_attentions_0_transformer_blocks_1_attn1_to_q among them; it seems to be for SDXL"
+    )
+    assert refused(file_for(sd1), sdxl).endswith("; it seems to be for Stable Diffusion 1")
+    names = original_names(sdxl.unet)
+    original = {
+        key.replace(path.replace(".", "_"), names[path]): tensor
+        for key, tensor in file_for(sdxl).items()
+        for path in [path_of(key, names)]
+    }
+    assert refused(original, sd1).endswith("; it seems to be for SDXL")
+    assert len(read(original, sdxl).unet) == 722
+
+
+def path_of(key: str, paths: Any) -> str:
+    layer = key.removeprefix("lora_unet_").split(".")[0]
+    return next(path for path in paths if path.replace(".", "_") == layer)
+
+
+def test_tensors_of_a_second_text_encoder_are_of_sdxl(cats: Networks) -> None:
+    _, _, other = tiny_sdxl()
+    assert refused(kohya(factors(other, 4, 0), "lora_te2_"), cats).endswith("; it seems to be for SDXL")
+
+
+def test_other_kinds_of_models_are_named(cats: Networks) -> None:
+    name = "lora_unet_double_blocks_0_img_attn_proj"
+    tensors = {f"{name}.lora_down.weight": torch.zeros(4, 8), f"{name}.lora_up.weight": torch.zeros(8, 4)}
+    assert refused(tensors, cats) == (
+        "1 of the 1 layers that it changes are not there, double_blocks_0_img_attn_proj among them; "
+        "it seems to be for Flux"
+    )
+
+
+def test_a_few_layers_that_are_not_there_are_told(cats: Networks) -> None:
+    tensors = kohya(factors(cats.unet, 4, 0), "lora_unet_", alpha=1)
+    strange = kohya(
+        {"down_blocks.7.attentions.0.proj_in": (torch.zeros(4, 4), torch.zeros(4, 4))}, "lora_unet_"
+    )
+    unknown = {"emb_params": torch.zeros(3), "lora_unet_conv_in.scale": torch.tensor(1.0)}
+    lora = read(tensors | strange | unknown, cats)
+    assert set(lora.unused) == strange.keys() | unknown.keys()
+    assert lora.unet.keys() == factors(cats.unet, 4, 0).keys()
+
+
+LAYER = "lora_unet_down_blocks_0_attentions_0_proj_in"
+BROKEN: list[tuple[dict[str, tuple[int, ...]], str]] = [
+    ({"lora_down.weight": (4, 64)}, "it lacks up"),
+    ({"lora_up.weight": (64, 4)}, "it lacks down"),
+    ({"lora_down.weight": (4, 64), "lora_up.weight": (64, 3)}, "up is 64 × 3, where 64 × 4 × 1 × 1 fits"),
+    ({"lora_down.weight": (4, 64), "lora_up.weight": (32, 4)}, "up is 32 × 4, where 64 × 4 × 1 × 1 fits"),
+    ({"lora_down.weight": (0, 64), "lora_up.weight": (64, 0)}, "down is 0 × 64"),
+    ({"lora_down.weight": (), "lora_up.weight": (64, 4)}, "down is a number"),
+    ({"lora_down.weight": (4, 64), "lora_up.weight": (256,)}, "up is 256"),
+    ({"lora_down.weight": (4, 64), "lora_up.weight": (64, 4), "alpha": (2,)}, "alpha is more than a number"),
+    ({"hada_w1_a": (64, 4), "hada_w1_b": (4, 64)}, "it lacks hada_w2_a"),
+    ({"hada_w1_a": (64, 4), "hada_w1_b": (4, 64), "hada_w2_a": (64, 4), "hada_w2_b": (4, 63)},
+     "hada_w2_b is 4 × 63, where 4 × 64 fits"),
+    ({"hada_w1_a": (4, 64), "hada_w1_b": (4, 64), "hada_w2_a": (4, 64), "hada_w2_b": (4, 64),
+      "hada_t1": (4, 4, 1, 1)}, "it lacks hada_t2"),
+    ({"lokr_w1": (3, 8), "lokr_w2": (8, 8)}, "lokr_w1 is 3 × 8, which does not divide 64 × 64 × 1 × 1"),
+    ({"lokr_w1": (8, 8), "lokr_w2": (8, 9)}, "lokr_w2 is 8 × 9, where 8 × 8 × 1 × 1 fits"),
+    ({"lokr_w1_a": (8, 2), "lokr_w2": (8, 8)}, "it lacks lokr_w1_b"),
+    ({"lokr_w1": (8, 8), "lokr_w2_a": (8, 2), "lokr_w2_b": (3, 8)},
+     "lokr_w2_a is 8 × 2 and lokr_w2_b 3 × 8: there is no product"),
+    ({"lokr_w1": (8, 8)}, "it lacks lokr_w2"),
+    ({"diff": (64, 65)}, "diff is 64 × 65, where 64 × 64 × 1 × 1 fits"),
+    ({"diff_b": (63,)}, "diff_b is 63, where 64 fits"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("shapes", "message"), BROKEN, ids=[message for _, message in BROKEN])
+def test_tensors_that_do_not_go_together(
+    shapes: dict[str, tuple[int, ...]], message: str, cats: Networks
+) -> None:
+    tensors = {f"{LAYER}.{part}": torch.ones(shape) for part, shape in shapes.items()}
+    assert refused(tensors, cats) == f"unet.down_blocks.0.attentions.0.proj_in: {message}"
+
+
+def test_files_of_other_things_are_no_lora(cats: Networks) -> None:
+    assert refused(cats.unet.state_dict(), cats) == "it has no tensors as a LoRA has"
+    assert refused({}, cats) == "it has no tensors as a LoRA has"
+
+
+def test_two_tensors_for_one_thing_are_a_mistake(cats: Networks) -> None:
+    layers = factors(cats.unet, 4, 0)
+    both = kohya(layers, "lora_unet_") | named(layers, UNET["diffusers"])
+    assert "says again what" in refused(both, cats)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("a DoRA", {"dora_wd": True}), ("an OFT", {"algo": "diag-oft"}), ("an OFT", {"algo": "boft"}),
+     ("an IA3", {"algo": "ia3"}), ("a GLoRA", {"algo": "glora"})],
+)  # fmt: skip
+@torch.no_grad()
+def test_what_is_no_sum_is_refused(kind: str, settings: dict[str, Any], cats: Networks) -> None:
+    _, tensors = with_lycoris(copy.deepcopy(cats.unet), settings)
+    assert refused(tensors, cats) == f"it is {kind}, which is not supported"
+
+
+def test_so_is_peft_s_dora(cats: Networks) -> None:
+    config = LoraConfig(r=4, use_dora=True, target_modules=["to_q"])
+    tensors = get_peft_model_state_dict(get_peft_model(copy.deepcopy(cats.unet), config))
+    assert refused(tensors, cats) == "it is a DoRA, which is not supported"
