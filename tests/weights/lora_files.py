@@ -38,6 +38,18 @@ def tiny_sdxl() -> tuple[UNet2DConditionModel, CLIPTextModel, CLIPTextModelWithP
     return tuple(network.eval().requires_grad_(False) for network in networks)
 
 
+@cache
+def tiny_unet() -> UNet2DConditionModel:
+    """One with each kind of layer, and few of them."""
+    torch.manual_seed(0)
+    network = UNet2DConditionModel(
+        block_out_channels=(8, 16), layers_per_block=1, attention_head_dim=2, norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), cross_attention_dim=24,
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    return network.eval().requires_grad_(False)
+
+
 def weighted(network: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
     """All layers that a LoRA can be for."""
     for path, module in network.named_modules():

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.loaders.lora_conversion_utils import (
     _convert_non_diffusers_lora_to_diffusers,
     _maybe_map_sgm_blocks_to_diffusers,
@@ -28,7 +28,7 @@ from farm.weights.checkpoint import Networks, load_checkpoint
 from farm.weights.layers import Layer, layers_of, names_of
 from farm.weights.lora import Lora, read_lora
 from farm.weights.lora_keys import key_of
-from tests.weights.lora_files import SDXL, attends, factors, kohya, product, tiny_sdxl, weighted
+from tests.weights.lora_files import SDXL, attends, factors, kohya, product, tiny_sdxl, tiny_unet, weighted
 
 Factors = dict[str, tuple[torch.Tensor, torch.Tensor]]
 Tensors = dict[str, torch.Tensor]
@@ -193,6 +193,42 @@ def test_layers_are_found_by_the_names_of_the_original_layout(of: str, cats: Net
     same(read_lora(tensors, unet, cats.text_encoder).unet, layers, 0.5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["diffusers", "original"])
+def test_kohya_s_files_for_sdxl_are_as_diffusers_reads_them(layout: str) -> None:
+    unet, first, other = tiny_sdxl()
+    names = original_names(unet)
+    layers = factors(unet, 4, 0, lambda path: "embedding" not in path)
+    tensors = kohya(
+        {names[path]: each for path, each in layers.items()} if layout == "original" else layers,
+        "lora_unet_",
+        2,
+    )
+    tensors |= kohya(factors(first, 4, 1), "lora_te1_text_model_", 2) | kohya(
+        factors(other, 4, 2), "lora_te2_", 3
+    )
+    lora = read_lora(tensors, unet, first, other)
+    state, alphas = StableDiffusionXLPipeline.lora_state_dict(dict(tensors), unet_config=unet.config)
+    copies = [copy.deepcopy(network) for network in (unet, first, other)]
+    StableDiffusionXLPipeline.load_lora_into_unet(state, alphas, copies[0])
+    for number, prefix in ((1, "text_encoder"), (2, "text_encoder_2")):
+        StableDiffusionXLPipeline.load_lora_into_text_encoder(state, alphas, copies[number], prefix=prefix)
+    for network, deltas in zip(copies, (lora.unet, lora.text_encoder, lora.text_encoder_2), strict=True):
+        wanted = deltas_of_peft(network)
+        assert wanted.keys() == deltas.keys()
+        for path, delta in deltas.items():
+            torch.testing.assert_close(delta.matrix(), wanted[path], rtol=1e-5, atol=1e-6)
+
+
+def deltas_of_peft(network: nn.Module) -> dict[str, torch.Tensor]:
+    """What it adds to the weights of a network that it has changed."""
+    return {
+        path: module.get_delta_weight(module.active_adapters[0])
+        for path, module in network.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+
+
 # scales
 
 
@@ -226,11 +262,7 @@ def test_peft_s_settings_are_those_of_its_own_files(
     lora = read_file(tmp_path / "pytorch_lora_weights.safetensors", cats)
     assert not lora.unused
     for network, deltas in ((unet, lora.unet), (encoder, lora.text_encoder)):
-        wanted = {
-            path: module.get_delta_weight("default")
-            for path, module in network.named_modules()
-            if isinstance(module, LoraLayer)
-        }
+        wanted = deltas_of_peft(network)
         assert wanted.keys() == deltas.keys()
         for path, delta in deltas.items():
             torch.testing.assert_close(delta.matrix(), wanted[path], rtol=1e-5, atol=1e-6)
@@ -306,11 +338,11 @@ LYCORIS: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("kind", LYCORIS)
 @torch.no_grad()
 def test_networks_with_it_are_as_lycoris_computes_them(kind: str) -> None:
-    unet, first, other = tiny_sdxl()
+    unet = tiny_unet()
     part, settings = LYCORIS[kind]
     theirs, tensors = with_lycoris(copy.deepcopy(unet), settings)
     assert any(name.endswith(f".{part}") for name in tensors)
-    lora = read_lora(tensors, unet, first, other)
+    lora = read_lora(tensors, unet, tiny_sdxl()[1])
     assert not lora.unused
     assert lora.unet.keys() >= {path for path, layer in layers_of(unet).items() if has(path, layer, kind)}
     plain, wanted = unet(**INPUTS).sample, theirs(**INPUTS).sample
@@ -323,10 +355,6 @@ INPUTS: dict[str, Any] = {
     "sample": torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)),
     "timestep": torch.tensor([900.0, 20.0]),
     "encoder_hidden_states": torch.randn(2, 7, 24, generator=torch.Generator().manual_seed(1)),
-    "added_cond_kwargs": {
-        "text_embeds": torch.randn(2, 16, generator=torch.Generator().manual_seed(2)),
-        "time_ids": torch.full((2, 6), 8.0),
-    },
 }
 
 
