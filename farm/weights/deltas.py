@@ -1,7 +1,8 @@
 """What adapters add to layers."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import reduce
 from typing import Self
 
 import torch
@@ -38,6 +39,7 @@ def convolution_of(module: nn.Module) -> Convolution | None:
     return Convolution(module.stride, module.padding, module.dilation)
 
 
+@dataclass(frozen=True, eq=False)
 class Delta(ABC):
     """What an adapter adds to a layer, at weight 1."""
 
@@ -70,9 +72,18 @@ class Delta(ABC):
         """What is added to the layer's bias then, float32 `(outputs,)`; None if nothing is."""
         return None
 
-    @abstractmethod
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
         """The same on a device, in a type."""
+        return replace(self, **{name: each.to(device, dtype) for name, each in self._tensors().items()})
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes."""
+        return sum(each.numel() * each.element_size() for each in self._tensors().values())
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: each for name, each in found.items() if isinstance(each, torch.Tensor)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +116,7 @@ class LowRank(Delta):
             super(LowRank, self).add_to(output, x, scales)
             return
         hidden = linear(x, self.down).mul_(scales)
-        output.view(-1, output.shape[-1]).addmm_(hidden.view(-1, hidden.shape[-1]), self.up.mT)
+        output.view(-1, output.shape[-1]).addmm_(hidden.flatten(0, -2), self.up.mT)
 
     def matrix(self) -> torch.Tensor:
         """As `Delta`'s."""
@@ -113,11 +124,6 @@ class LowRank(Delta):
         if self.middle is not None:
             return torch.einsum("oi,ij...,jn->on...", up, self.middle.float(), down.flatten(1))
         return (up @ down.flatten(1)).reshape(len(up), *down.shape[1:])
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """As `Delta`'s."""
-        middle = None if self.middle is None else self.middle.to(device, dtype)
-        return replace(self, down=self.down.to(device, dtype), up=self.up.to(device, dtype), middle=middle)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,10 +155,6 @@ class Kronecker(Delta):
         """As `Delta`'s."""
         outer, inner = self.outer.float(), self.inner.float()
         return torch.kron(outer.reshape(*outer.shape, *[1] * (inner.ndim - 2)), inner)
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """As `Delta`'s."""
-        return replace(self, outer=self.outer.to(device, dtype), inner=self.inner.to(device, dtype))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,13 +190,6 @@ class Full(Delta):
         """As `Delta`'s."""
         return None if self.added is None else self.added.float()
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """As `Delta`'s."""
-        weight, added = (
-            None if each is None else each.to(device, dtype) for each in (self.weight, self.added)
-        )
-        return replace(self, weight=weight, added=added)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Norm(Delta):
@@ -226,6 +221,40 @@ class Norm(Delta):
         """As `Delta`'s."""
         return self.added.float()
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Together(Delta):
+    """One thing after the other.
+
+    Attributes:
+        deltas: of the same layer.
+    """
+
+    deltas: tuple[Delta, ...]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """As `Delta`'s."""
+        return reduce(torch.add, (delta(x) for delta in self.deltas))
+
+    def add_to(self, output: torch.Tensor, x: torch.Tensor, scales: torch.Tensor) -> None:
+        """As `Delta`'s."""
+        for delta in self.deltas:
+            delta.add_to(output, x, scales)
+
+    def matrix(self) -> torch.Tensor:
+        """As `Delta`'s."""
+        return reduce(torch.add, (delta.matrix() for delta in self.deltas))
+
+    def bias(self) -> torch.Tensor | None:
+        """As `Delta`'s."""
+        biases = [bias for delta in self.deltas if (bias := delta.bias()) is not None]
+        return reduce(torch.add, biases) if biases else None
+
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
         """As `Delta`'s."""
-        return replace(self, weight=self.weight.to(device, dtype), added=self.added.to(device, dtype))
+        return replace(self, deltas=tuple(delta.to(device, dtype) for delta in self.deltas))
+
+    @property
+    def size(self) -> int:
+        """As `Delta`'s."""
+        return sum(delta.size for delta in self.deltas)

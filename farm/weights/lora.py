@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from farm.errors import CellFailed
+from farm.errors import CellFailed, quoted
 from farm.weights.deltas import Delta
 from farm.weights.layers import layers_of, names_of, path_in
 from farm.weights.lora_bases import base_of
@@ -31,6 +31,12 @@ class Lora:
     text_encoder: Mapping[str, Delta]
     text_encoder_2: Mapping[str, Delta]
     unused: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes."""
+        networks = (self.unet, self.text_encoder, self.text_encoder_2)
+        return sum(delta.size for deltas in networks for delta in deltas.values())
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Lora":
         """The same on a device, in a type: that of the networks."""
@@ -105,14 +111,14 @@ class _Reading:
         for name, key in self._keys.items():
             if place := self._place(key):
                 if key.part in found[place]:
-                    raise ValueError(f"{name} says again what {found[place][key.part]} does")
+                    raise ValueError(f"{quoted(name)} says again what {quoted(found[place][key.part])} does")
                 found[place][key.part] = name
             else:
                 strangers[key.networks[0], key.layer].append(name)
         if len(strangers) > len(found):
             _, first = next(iter(strangers))
             of_all = f"{len(strangers)} of the {len(strangers) + len(found)} layers that it changes"
-            raise Misfit(f"{of_all} are not there, {first} among them")
+            raise Misfit(f"{of_all} are not there, {quoted(first)} among them")
         deltas: dict[str, dict[str, Delta]] = {name: {} for name in NETWORKS}
         unused = [name for name in tensors if name not in self._keys] + sum(strangers.values(), [])
         for (network, path), names in found.items():

@@ -15,6 +15,9 @@ _PREFIXES = (
     ("text_encoder.", NETWORKS[1:2]),
     ("text_encoder_2.", NETWORKS[2:]),
     ("diffusion_model.", NETWORKS[:1]),  # ComfyUI
+    ("text_encoders.clip_l.transformer.", NETWORKS[1:2]),
+    ("text_encoders.clip_h.transformer.", NETWORKS[1:2]),  # of Stable Diffusion 2
+    ("text_encoders.clip_g.transformer.", NETWORKS[2:]),
     ("lycoris_", NETWORKS),  # LyCORIS' own wrapper, PEFT and diffusers' old files: of one network
     ("", NETWORKS),
 )

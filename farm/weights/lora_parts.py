@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from farm.weights.deltas import Convolution, Delta, Full, Kronecker, LowRank, Norm, convolution_of
+from farm.weights.deltas import Convolution, Delta, Full, Kronecker, LowRank, Norm, Together, convolution_of
 from farm.weights.layers import Computed, Layer
 
 Parts = Mapping[str, torch.Tensor]
@@ -86,7 +86,11 @@ def delta_of(parts: Parts, layer: Layer, scale: Scale) -> tuple[Delta | None, tu
         if kind.make is not _full and len(layer.shape) < 2:
             raise Misfit("it is a normalization")
         uses.update(kind.may_have)
-        return kind.make(parts, target), tuple(part for part in parts if part not in uses)
+        delta = kind.make(parts, target)
+        if kind.make is not _full and "diff_b" in parts:  # as ComfyUI writes what it extracts
+            uses.add("diff_b")
+            delta = Together((delta, _full({"diff_b": parts["diff_b"]}, target)))
+        return delta, tuple(part for part in parts if part not in uses)
     return None, tuple(parts)
 
 

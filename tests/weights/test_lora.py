@@ -88,6 +88,7 @@ TEXT = {
         f"text_encoder.text_model.{each}" for each in old_processor(path)
     ),
     "PEFT": dotted("lora_A.weight", "lora_B.weight", "base_model.model.text_model."),
+    "ComfyUI": dotted("lora_down.weight", "lora_up.weight", "text_encoders.clip_l.transformer.text_model."),
 }
 
 
@@ -410,6 +411,45 @@ def test_what_it_adds_to_a_layer_s_output_is_that_of_its_weight(cats: Networks) 
         torch.testing.assert_close(before + delta(x), layer(x), rtol=0, atol=1e-5)
 
 
+def test_biases_may_go_with_any_kind_and_normalizations_be_whole_differences(cats: Networks) -> None:
+    """As ComfyUI writes what it extracts from a checkpoint, in the original layout."""
+    layers = factors(cats.unet, 4, 0, lambda path: path.endswith(("conv1", "to_out.0")))
+    names, generator = original_names(cats.unet), torch.Generator().manual_seed(7)
+    tensors, changed = {}, copy.deepcopy(cats.unet)
+    for path, (down, up) in layers.items():
+        key, layer = f"diffusion_model.{names[path]}", changed.get_submodule(path)
+        bias = torch.randn(layer.bias.shape, generator=generator)
+        tensors |= {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up, f"{key}.diff_b": bias}
+        layer.weight.data += product(down, up)
+        layer.bias.data += bias
+    for name, path in (
+        ("input_blocks.1.0.in_layers.0", "down_blocks.0.resnets.0.norm1"),
+        ("out.0", "conv_norm_out"),
+    ):
+        norm = changed.get_submodule(path)
+        for part, parameter in (("diff", norm.weight), ("diff_b", norm.bias)):
+            tensors[f"diffusion_model.{name}.{part}"] = added = torch.randn(
+                parameter.shape, generator=generator
+            )
+            parameter.data += added
+    lora = read(tensors, cats)
+    assert not lora.unused
+    ours = merged(cats.unet, lora)
+    for name, parameter in changed.named_parameters():
+        torch.testing.assert_close(ours.get_parameter(name), parameter)
+    x = torch.randn(2, 64, 4, 4)
+    path = "down_blocks.0.resnets.0.conv1"
+    found = cats.unet.get_submodule(path)(x) + lora.unet[path](x)
+    torch.testing.assert_close(found, changed.get_submodule(path)(x), rtol=0, atol=1e-4)
+
+
+def test_its_size_is_what_it_takes_in_its_type(cats: Networks) -> None:
+    tensors = kohya(factors(cats.unet, 4, 0), "lora_unet_")
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    lora = read(tensors, cats)
+    assert (lora.size, lora.to(torch.device("cpu"), torch.float16).size) == (4 * numbers, 2 * numbers)
+
+
 # what does not fit
 
 
@@ -462,7 +502,7 @@ def test_a_file_for_another_base_is_told_so(sd1: Networks) -> None:
     )
     assert refused(file_for(sdxl), sd1).endswith(
         " of the 722 layers that it changes are not there, "
-        "down_blocks_1_attentions_0_transformer_blocks_1_attn1_to_q among them; it seems to be for SDXL"
+        "'down_blocks_1_attentions_0_transformer_blocks_1_attn1_to_q' among them; it seems to be for SDXL"
     )
     assert refused(file_for(sd1), sdxl).endswith("; it seems to be for Stable Diffusion 1")
     names = original_names(sdxl.unet)
@@ -489,7 +529,7 @@ def test_other_kinds_of_models_are_named(cats: Networks) -> None:
     name = "lora_unet_double_blocks_0_img_attn_proj"
     tensors = {f"{name}.lora_down.weight": torch.zeros(4, 8), f"{name}.lora_up.weight": torch.zeros(8, 4)}
     assert refused(tensors, cats) == (
-        "1 of the 1 layers that it changes are not there, double_blocks_0_img_attn_proj among them; "
+        "1 of the 1 layers that it changes are not there, 'double_blocks_0_img_attn_proj' among them; "
         "it seems to be for Flux"
     )
 
