@@ -4,9 +4,12 @@ import re
 from collections.abc import Iterable
 
 FAMILIES = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "SDXL"}
-"""By the width of what the UNet is told of texts."""
+"""By the width of what the UNet is told of texts; that of Stable Diffusion 2's text encoder is its own."""
 
-_TEXT = re.compile(r".*attn2[._]to_[kv]")
+_TOLD = {"unet": re.compile(r".*attn2[._]to_[kv]"), "text_encoder": re.compile(r".*self_attn[._][qkv]_proj")}
+_SHARED = ("text_encoder", 768)
+"""Stable Diffusion 1 and SDXL have the same."""
+
 _OTHERS = (
     ("Flux", re.compile(r"(?:transformer\.)?(?:double_blocks|single_blocks|single_transformer_blocks).*")),
     ("Stable Diffusion 3", re.compile(r"(?:transformer[._])?joint_blocks.*")),
@@ -26,7 +29,7 @@ def base_of(layers: Iterable[tuple[str, str, str, tuple[int, ...]]]) -> str | No
         if network == "text_encoder_2":
             return FAMILIES[2048]
         inputs = part in ("down", "hada_w1_b", "diff") and len(shape) > 1
-        if inputs and network == "unet" and _TEXT.fullmatch(layer):
+        if inputs and _TOLD[network].fullmatch(layer) and (network, shape[1]) != _SHARED:
             text_widths.add(shape[1])
         others += [family for family, pattern in _OTHERS if pattern.fullmatch(layer)]
     known = [FAMILIES[width] for width in text_widths if width in FAMILIES]

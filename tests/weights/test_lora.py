@@ -525,6 +525,13 @@ def test_tensors_of_a_second_text_encoder_are_of_sdxl(cats: Networks) -> None:
     assert refused(kohya(factors(other, 4, 0), "lora_te2_"), cats).endswith("; it seems to be for SDXL")
 
 
+@pytest.mark.parametrize(("width", "hint"), [(1024, "; it seems to be for Stable Diffusion 2"), (768, "")])
+def test_files_for_text_encoders_alone_may_tell_too(width: int, hint: str, cats: Networks) -> None:
+    layer = {"encoder.layers.0.self_attn.q_proj": (torch.zeros(4, width), torch.zeros(width, 4))}
+    message = f"text_encoder.{next(iter(layer))}: down is 4 × {width}, where 4 × 128 fits{hint}"
+    assert refused(kohya(layer, "lora_te_text_model_"), cats) == message
+
+
 def test_other_kinds_of_models_are_named(cats: Networks) -> None:
     name = "lora_unet_double_blocks_0_img_attn_proj"
     tensors = {f"{name}.lora_down.weight": torch.zeros(4, 8), f"{name}.lora_up.weight": torch.zeros(8, 4)}
