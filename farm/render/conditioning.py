@@ -119,7 +119,8 @@ def _encoded(encoding: Encoding, tokenizer: Tokenizer, generator: torch.Generato
 
 def _chunk(chunk: Chunk, encoding: Encoding, tokenizer: Tokenizer) -> Share:
     """Chunks are shared as well: texts with other weights, or with another ending, have them in common."""
-    request = EncodeText(encoding.weights, tokenizer.filled(chunk), encoding.clip_skip)
+    known, tokens = tokenizer.embeddings_of(chunk), tokenizer.filled(chunk)
+    request = EncodeText(encoding.weights, tokens, encoding.clip_skip, known)
     key = ("chunk", request.weights, request.tokens, request.clip_skip)
     return Share(key, lambda _: _answered(request))
 

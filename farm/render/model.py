@@ -1,12 +1,13 @@
 """What recipes must know of a checkpoint: all but its weights."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from farm.render.parameterization import Parameterization, parameterization_of
+from farm.weights.embedding import Embedding
 from farm.weights.tokenizer import Tokenizer
 
 
@@ -28,6 +29,10 @@ class Model:
     device: torch.device
     is_precise: bool = True
     _parameterizations: dict[bool | None, Parameterization] = field(default_factory=dict)
+
+    def knowing(self, embeddings: Mapping[str, Embedding]) -> "Model":
+        """The same, to which prompts can name these embeddings."""
+        return replace(self, tokenizer=self.tokenizer.knowing(embeddings)) if embeddings else self
 
     def parameterization(self, zero_terminal_snr: bool | None) -> Parameterization:
         """As `parameterization_of`, read once: it is the same for all cells."""

@@ -31,6 +31,7 @@ from farm.render.samplers.sampling import Sampling, Sigmas
 from farm.render.samplers.scheduler import scheduled
 from farm.render.schedules import sigmas_for
 from farm.sampling import BUILT_IN, DIFFUSERS, Sampler, Samplers, Schedule
+from farm.weights.embedding import Embedding
 
 LATENT_CHANNELS = 4
 
@@ -50,7 +51,10 @@ class Picture(NamedTuple):
 
 
 def text_to_image(
-    settings: Settings, samplers: Samplers = BUILT_IN, pictures: InitPixels = MappingProxyType({})
+    settings: Settings,
+    samplers: Samplers = BUILT_IN,
+    pictures: InitPixels = MappingProxyType({}),
+    embeddings: Mapping[str, Embedding] = MappingProxyType({}),
 ) -> Coroutine:
     """Renders a cell, from noise or from a picture and noise; returns a `Picture`.
 
@@ -58,6 +62,7 @@ def text_to_image(
         settings: resolved.
         samplers: that there are.
         pictures: to start from.
+        embeddings: by the names that its prompts may call them.
 
     Raises:
         Broken: there is nothing to be seen on it; at fp32 there may be.
@@ -66,7 +71,7 @@ def text_to_image(
     model: Model = yield Open(weights)
     _check_clip_skip(settings, model)
     _rows(settings, samplers)  # before anything is encoded for a sampler that there is not
-    conditions = yield from conditions_of(settings, weights, model, samplers)
+    conditions = yield from conditions_of(settings, weights, model.knowing(embeddings), samplers)
     init, encoding = yield from init_latents_of(settings, weights, model, pictures)
     sampled: Sampled = yield from _sample(settings, weights, model, conditions, samplers, init)
     pixels, decoding = yield from _decoded(weights, model, sampled.latents)

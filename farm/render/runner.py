@@ -15,6 +15,7 @@ from farm.render.checkpoints import Checkpoints, LoadNetworks
 from farm.render.clock import Clock
 from farm.render.compiled import plainly
 from farm.render.decoding import decoded
+from farm.render.embedded import ids_of, vectors_shown
 from farm.render.encoding import encoded
 from farm.render.memory import Memory
 from farm.render.placement import Rung
@@ -249,8 +250,9 @@ class Runner:
         return CellFailed(f"it does not fit into the memory of {self._device}: {described(error)}")
 
     def _encode_text(self, encoder: Any, requests: list[EncodeText]) -> list[Any]:
-        tokens = self._transfers.put([request.tokens for request in requests], torch.int64)
-        output = encoder(tokens, output_hidden_states=True)
+        tokens = self._transfers.put([ids_of(request.tokens) for request in requests], torch.int64)
+        with vectors_shown(encoder, requests, self._transfers):
+            output = encoder(tokens, output_hidden_states=True)
         states = output.hidden_states[-requests[0].clip_skip]
         return list(encoder.final_layer_norm(states).unbind(0))
 
