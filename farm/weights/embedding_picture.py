@@ -58,7 +58,7 @@ def _written(image: Image.Image) -> bytes:
 
 
 def _from_pixels(pixels: _Pixels) -> bytes:
-    low = _without_frame(pixels) & 0x0F
+    low = _without_frame(pixels) & np.uint8(0x0F)
     [black] = np.nonzero(low.max(axis=0).max(axis=1) == 0)
     if len(black) < 2:
         raise FarmError("there is none in this picture")
