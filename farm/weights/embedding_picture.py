@@ -19,9 +19,13 @@ import torch
 from PIL import Image
 
 from farm.errors import FarmError, described, quoted
+from farm.pictures import in_threads
 
 CHUNK = "sd-ti-embedding"
 """The keyword of the PNG text chunk."""
+
+FORMATS = ("PNG", "WEBP", "AVIF")
+"""Without loss, or they can be; Pillow reads many more, some of them badly tested."""
 
 LARGEST = 64 * 1024**2
 """Bytes of JSON; 75 vectors of SDXL are about 3 MB."""
@@ -40,21 +44,20 @@ def read_picture(content: bytes, name: str) -> Any:
         FarmError: no embedding is in it, or it is torn.
     """
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            return json.loads(_written(image), object_hook=_tensor)
+        [written] = in_threads(_written, [content])
+        return json.loads(written, object_hook=_tensor)
     except FarmError as error:
         raise FarmError(f"the embedding {quoted(name)}: {error}") from error
     except Exception as error:  # whatever Pillow, base64, zlib, JSON or torch raise about foreign bytes
         raise FarmError(f"the embedding {quoted(name)} cannot be read: {described(error)}") from error
 
 
-def _written(image: Image.Image) -> bytes:
-    if image.width * image.height > (Image.MAX_IMAGE_PIXELS or 0):
-        raise FarmError(f"a picture of {image.width} × {image.height} is too large for one")
-    text = getattr(image, "text", {}).get(CHUNK)
-    if text is not None:
-        return base64.b64decode(text, validate=True)
-    return _from_pixels(np.asarray(image.convert("RGB")))
+def _written(content: bytes) -> bytes:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        text = getattr(image, "text", {}).get(CHUNK)
+        if text is not None:
+            return base64.b64decode(text, validate=True)
+        return _from_pixels(np.asarray(image.convert("RGB")))
 
 
 def _from_pixels(pixels: _Pixels) -> bytes:

@@ -272,9 +272,8 @@ def test_pictures_without_an_embedding_are_said_in_one_line(write: Callable[[], 
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_picture_of_too_many_pixels_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     content = saved(in_pixels(a1111(SEVERAL), picture()), "PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5_000)
-    with pytest.raises(FarmError, match="a picture of 104 × 64 is too large"):
+    with pytest.raises(FarmError, match="cannot be read: DecompressionBombWarning"):
         read_picture(content, "ink")
