@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from farm.errors import FarmError, quoted
+from farm.errors import quoted
+from farm.weights.tensor_info import BadFile
 
 ONLY = "clip_l"
 """The text encoder that files with vectors for one alone mean: of SD 1.x and 2.x the only one."""
@@ -66,7 +67,7 @@ def read_embedding(tree: Any, name: str, key: str) -> Embedding:
         key: names its content.
 
     Raises:
-        FarmError: it is no embedding, of several terms or torn.
+        BadFile: it is no embedding, of several terms or torn.
     """
     if not isinstance(tree, Mapping):
         bare = ": a tensor by itself is an aesthetic embedding, perhaps" if torch.is_tensor(tree) else ""
@@ -97,8 +98,6 @@ def _of_encoders(tensors: Mapping[str, torch.Tensor], name: str) -> dict[str, to
 def _terms(found: Any) -> Mapping[str, Any]:
     """Of a mapping, or of a `torch.nn.ParameterDict`, which torch 1.11 pickled otherwise than later ones."""
     found = getattr(found, "_parameters", found)
-    if isinstance(found, Mapping) and isinstance(found.get("_parameters"), Mapping):
-        found = found["_parameters"]
     return found if isinstance(found, Mapping) else {}
 
 
@@ -137,5 +136,5 @@ def _number(found: Any) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _bad(name: str, what: str) -> FarmError:
-    return FarmError(f"the embedding {quoted(name)} {what}")
+def _bad(name: str, what: str) -> BadFile:
+    return BadFile(f"the embedding {quoted(name)} {what}")

@@ -18,8 +18,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from farm.errors import FarmError, described, quoted
+from farm.errors import described, quoted
 from farm.pictures import in_threads
+from farm.weights.tensor_info import BadFile
 
 CHUNK = "sd-ti-embedding"
 """The keyword of the PNG text chunk."""
@@ -41,15 +42,15 @@ def read_picture(content: bytes, name: str) -> Any:
         name: of the embedding, for messages.
 
     Raises:
-        FarmError: no embedding is in it, or it is torn.
+        BadFile: no embedding is in it, or it is torn.
     """
     try:
         [written] = in_threads(_written, [content])
         return json.loads(written, object_hook=_tensor)
-    except FarmError as error:
-        raise FarmError(f"the embedding {quoted(name)}: {error}") from error
+    except BadFile as error:
+        raise BadFile(f"the embedding {quoted(name)}: {error}") from error
     except Exception as error:  # whatever Pillow, base64, zlib, JSON or torch raise about foreign bytes
-        raise FarmError(f"the embedding {quoted(name)} cannot be read: {described(error)}") from error
+        raise BadFile(f"the embedding {quoted(name)} cannot be read: {described(error)}") from error
 
 
 def _written(content: bytes) -> bytes:
@@ -64,14 +65,14 @@ def _from_pixels(pixels: _Pixels) -> bytes:
     low = _without_frame(pixels) & np.uint8(0x0F)
     [black] = np.nonzero(low.max(axis=0).max(axis=1) == 0)
     if len(black) < 2:
-        raise FarmError("there is none in this picture")
+        raise BadFile("there is none in this picture")
     left, right = _unmixed(low[:, : black[0]]), _unmixed(low[:, black[-1] + 1 :])
     if left.size != right.size or not left.size:
-        raise FarmError("there is none in this picture")
+        raise BadFile("there is none in this picture")
     unpacking = zlib.decompressobj()
     found = unpacking.decompress((right << 4 | left).tobytes(), LARGEST)
     if not unpacking.eof:
-        raise FarmError("what is in this picture is cut off, or no embedding")
+        raise BadFile("what is in this picture is cut off, or no embedding")
     return found
 
 
@@ -80,7 +81,7 @@ def _without_frame(pixels: _Pixels) -> _Pixels:
     least = pixels.min(axis=2)
     [rows], [columns] = np.nonzero(least.max(axis=1)), np.nonzero(least.max(axis=0))
     if not len(rows):
-        raise FarmError("there is none in this picture")
+        raise BadFile("there is none in this picture")
     return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 

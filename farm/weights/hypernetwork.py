@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from farm.errors import FarmError, quoted
+from farm.errors import quoted
+from farm.weights.tensor_info import BadFile
 
 ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "linear": nn.Identity,
@@ -90,7 +91,7 @@ def read_hypernetwork(tree: Any, name: str) -> Hypernetwork:
         name: as prompts and jobs write it; in messages, too.
 
     Raises:
-        FarmError: it is none, or torn.
+        BadFile: it is none, or torn.
     """
     keys_of_tree = tree if isinstance(tree, Mapping) else ()
     widths = [width for width in keys_of_tree if type(width) is int and width > 0]
@@ -208,5 +209,5 @@ def _sizes(found: Sequence[Mapping[str, tuple[int, ...]]]) -> str:
     return ", ".join("×".join(map(str, own.get("weight", ()))) for own in found) or "none"
 
 
-def _bad(name: str, what: str) -> FarmError:
-    return FarmError(f"the hypernetwork {quoted(name)} {what}")
+def _bad(name: str, what: str) -> BadFile:
+    return BadFile(f"the hypernetwork {quoted(name)} {what}")
