@@ -1,8 +1,8 @@
 """Texts with vectors of embeddings among their tokens, as a text encoder takes them."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
 
 import torch
 
@@ -10,7 +10,10 @@ from farm.errors import CellFailed, quoted
 from farm.prompts.vectors import Token, Vector
 from farm.render.requests import EncodeText
 from farm.render.transfers import Transfers
-from farm.weights.embedding import ONLY, Embedding
+from farm.weights.embedding import Embedding
+
+NAMES = ("clip_l", "clip_g")
+"""Of text encoders, as embeddings call them; the only one that a checkpoint has is the first."""
 
 PLACEHOLDER = 0
 """The id at the positions of vectors, as in A1111: neither an end mark nor what the encoder sees."""
@@ -23,23 +26,22 @@ def ids_of(tokens: Sequence[Token]) -> list[int]:
 
 @contextmanager
 def vectors_shown(
-    encoder: Any, rows: Sequence[EncodeText], transfers: Transfers, name: str = ONLY
+    encoders: Sequence[Any], rows: Sequence[EncodeText], transfers: Transfers
 ) -> Iterator[None]:
-    """Lets a text encoder see the vectors of embeddings for a while, at their places in the rows of a batch.
+    """Lets text encoders see the vectors of embeddings for a while, at their places in the rows of a batch.
 
     They take the place of what tokens are looked up as, so that positions are added to both.
 
     Args:
-        encoder: CLIP's text model.
-        rows: that it will be shown.
-        transfers: to its device.
-        name: of the encoder, by which embeddings name it.
+        encoders: CLIP's text models, in the order of `NAMES`.
+        rows: that they will be shown.
+        transfers: to their device.
 
     Raises:
-        CellFailed: an embedding is not for this encoder.
+        CellFailed: an embedding is not for these encoders.
     """
     found = [
-        (row, place, token, one.embeddings[token.key])
+        _Place(row, place, token.index, one.embeddings[token.key])
         for row, one in enumerate(rows)
         for place, token in enumerate(one.tokens)
         if isinstance(token, Vector)
@@ -47,29 +49,45 @@ def vectors_shown(
     if not found:  # nothing at all is otherwise than without embeddings
         yield
         return
-    lookup = encoder.get_input_embeddings()
-    for *_, embedding in found:
-        _check_width(embedding, name, lookup.embedding_dim)
-    vectors = transfers.stack([embedding.vectors[name][token.index] for _, _, token, embedding in found])
-    at_rows, at_places = transfers.put([[row, place] for row, place, *_ in found], torch.int64).unbind(1)
-
-    def shown(_: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        return output.index_put((at_rows, at_places), vectors.to(output.dtype))
-
-    hook = lookup.register_forward_hook(shown)
-    try:
+    where = transfers.put([[one.row, one.place] for one in found], torch.int64).unbind(1)
+    with ExitStack() as hooks:
+        for name, encoder in zip(NAMES, encoders):
+            lookup = encoder.get_input_embeddings()
+            vectors = transfers.stack([_vector(one, name, lookup.embedding_dim) for one in found])
+            hooks.callback(lookup.register_forward_hook(_shown(where, vectors)).remove)
         yield
-    finally:
-        hook.remove()
 
 
-def _check_width(embedding: Embedding, name: str, width: int) -> None:
-    if name not in embedding.vectors:
+class _Place(NamedTuple):
+    """Where a vector stands in a batch.
+
+    Attributes:
+        row: of the batch.
+        place: in the row.
+        index: of the vector.
+        embedding: whose.
+    """
+
+    row: int
+    place: int
+    index: int
+    embedding: Embedding
+
+
+def _shown(where: tuple[torch.Tensor, ...], vectors: torch.Tensor) -> Callable[..., torch.Tensor]:
+    return lambda _, inputs, output: output.index_put(where, vectors.to(output.dtype))
+
+
+def _vector(one: _Place, encoder: str, width: int) -> torch.Tensor:
+    """For a text encoder of a width."""
+    embedding = one.embedding
+    if encoder not in embedding.vectors:
         has = ", ".join(embedding.vectors)
-        raise CellFailed(f"the embedding {quoted(embedding.name)} has vectors for {has}, none for {name}")
-    if (its := embedding.widths[name]) != width:
+        raise CellFailed(f"the embedding {quoted(embedding.name)} has vectors for {has}, none for {encoder}")
+    if (its := embedding.widths[encoder]) != width:
         takes = f"the checkpoint's text encoder takes {width}"
         raise CellFailed(
             f"the embedding {quoted(embedding.name)} is of another family: "
             f"its vectors have {its} channels, {takes}"
         )
+    return embedding.vectors[encoder][one.index]

@@ -251,7 +251,7 @@ class Runner:
 
     def _encode_text(self, encoder: Any, requests: list[EncodeText]) -> list[Any]:
         tokens = self._transfers.put([ids_of(request.tokens) for request in requests], torch.int64)
-        with vectors_shown(encoder, requests, self._transfers):
+        with vectors_shown([encoder], requests, self._transfers):
             output = encoder(tokens, output_hidden_states=True)
         states = output.hidden_states[-requests[0].clip_skip]
         return list(encoder.final_layer_norm(states).unbind(0))

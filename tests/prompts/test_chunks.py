@@ -116,6 +116,7 @@ def with_names(text: str, names: Names) -> list[Chunk]:
         ("a" * 73 + "xy", ["a" * 73 + "X0X1"]),
         ("a" * 74 + "xy", ["a" * 74, "X0X1"]),  # not divided, and without going back to a comma
         ("a" * 60 + "," + "a" * 13 + "xy", ["a" * 60 + "," + "a" * 13, "X0X1"]),
+        ("a" * 60 + "," + "a" * 13 + "xy" + "b" * 74, ["a" * 60 + "," + "a" * 13, "X0X1" + "b" * 73, "b"]),
         # where the chunk is full before it, that goes back to a comma
         ("a" * 60 + "," + "b" * 14 + "xy", ["a" * 60 + ",", "b" * 14 + "X0X1"]),
         ("a" * 75 + "xy", ["a" * 75, "X0X1"]),

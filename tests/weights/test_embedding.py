@@ -59,6 +59,11 @@ def test_of_a1111(vectors: torch.Tensor, tmp_path: Path) -> None:
     assert not found.vectors["clip_l"].requires_grad
 
 
+def test_what_a_file_says_otherwise_of_itself_is_left_out() -> None:
+    found = read(a1111(ONE) | {"name": 3, "step": "many", "sd_checkpoint_name": None})
+    assert (found.title, found.step, found.base_model) == ("", None, "")
+
+
 def as_of_torch_1_11(vectors: torch.Tensor) -> torch.nn.ParameterDict:
     """It knew its keys by its parameters alone."""
     terms = torch.nn.ParameterDict({"*": vectors})
@@ -221,9 +226,17 @@ def with_packed(packed: bytes) -> bytes:
     return saved(whole, "PNG")
 
 
+def with_black(*columns: int) -> Image.Image:
+    pixels = np.array(picture(97))
+    pixels[:, columns] = 0
+    return Image.fromarray(pixels)
+
+
 BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
     "no embedding": (lambda: saved(picture(), "PNG"), "there is none in this picture"),
     "black": (lambda: saved(Image.new("RGB", (9, 9)), "PNG"), "there is none in this picture"),
+    "a black column": (lambda: saved(with_black(48), "PNG"), "there is none in this picture"),
+    "black columns": (lambda: saved(with_black(20, 40), "PNG"), "there is none in this picture"),
     "no picture": (lambda: b"\x89PNG nonsense", "cannot be read: UnidentifiedImageError"),
     "cut": (lambda: saved(half(in_pixels(a1111(SEVERAL), picture())), "PNG"), "is cut off, or no embedding"),
     "lossy": (lambda: saved(in_pixels(a1111(SEVERAL), picture()), "WEBP", quality=70), ""),
