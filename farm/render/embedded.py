@@ -64,13 +64,13 @@ class _Place(NamedTuple):
     Attributes:
         row: of the batch.
         place: in the row.
-        index: of the vector.
+        number: of the vector.
         embedding: whose.
     """
 
     row: int
     place: int
-    index: int
+    number: int
     embedding: Embedding
 
 
@@ -90,4 +90,4 @@ def _vector(one: _Place, encoder: str, width: int) -> torch.Tensor:
             f"the embedding {quoted(embedding.name)} is of another family: "
             f"its vectors have {its} channels, {takes}"
         )
-    return embedding.vectors[encoder][one.index]
+    return embedding.vectors[encoder][one.number]
