@@ -120,7 +120,7 @@ def _encoded(encoding: Encoding, tokenizer: Tokenizer, generator: torch.Generato
 def _chunk(chunk: Chunk, encoding: Encoding, tokenizer: Tokenizer) -> Share:
     """Chunks are shared as well: texts with other weights, or with another ending, have them in common."""
     known, tokens = tokenizer.embeddings_of(chunk), tokenizer.filled(chunk)
-    request = EncodeText(encoding.weights, tokens, encoding.clip_skip, known)
+    request = EncodeText(encoding.weights, tokens, encoding.clip_skip, embeddings=known)
     key = ("chunk", request.weights, request.tokens, request.clip_skip)
     return Share(key, lambda _: _answered(request))
 

@@ -6,9 +6,10 @@ keys are made of x + k(x) · strength, and values of x + v(x) · strength; sever
 the other.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
@@ -27,6 +28,30 @@ class Applied(NamedTuple):
 
     hypernetwork: Hypernetwork
     strengths: torch.Tensor
+
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+def chained(rows: Sequence[Sequence[tuple[Name, float]]]) -> list[tuple[Name, list[float]]]:
+    """One order in which hypernetworks can act for all rows of a batch, each row's own kept.
+
+    Rows of other hypernetworks, or of the same in another order, can so share a call: of strength 0, one
+    does nothing.
+
+    Args:
+        rows: for each, what acts on it, with strengths, in order.
+
+    Returns:
+        What acts, with the strength for each row.
+    """
+    left = [list(row) for row in rows]
+    found = []
+    while any(left):
+        firsts = Counter(row[0][0] for row in left if row)
+        [(name, _)] = firsts.most_common(1)
+        found.append((name, [row.pop(0)[1] if row and row[0][0] == name else 0.0 for row in left]))
+    return found
 
 
 @contextmanager

@@ -199,7 +199,7 @@ def requests(text: str, runner: Runner, known: Mapping[str, Embedding]) -> list[
     [model] = runner.run([Open(M)])
     tokenizer = model.knowing(known).tokenizer
     return [
-        EncodeText(M, tokenizer.filled(chunk), 1, tokenizer.embeddings_of(chunk))
+        EncodeText(M, tokenizer.filled(chunk), 1, embeddings=tokenizer.embeddings_of(chunk))
         for chunk in tokenizer.chunks(weighted(text))
     ]
 

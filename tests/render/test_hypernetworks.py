@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from farm.render.deepcache import shallow_output, with_features
-from farm.render.hypernetworks import Applied, hypernetworks_applied
+from farm.render.hypernetworks import Applied, chained, hypernetworks_applied
 from farm.render.token_merging import tokens_merged
 from farm.weights.checkpoint import Networks
 from farm.weights.hypernetwork import read_hypernetwork
@@ -199,6 +201,42 @@ def test_a_row_is_answered_as_if_alone(kind: str, networks: Networks) -> None:
     [(file, strengths)] = CASES["all"]
     alone = output(network, [(file, strengths[:1])], rows=1)
     torch.testing.assert_close(output(network, CASES["all"])[:1], alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "chain"),
+    [
+        ([], []),
+        ([[], []], []),
+        ([[("a", 0.5)], [], [("a", 1.0)]], [("a", [0.5, 0, 1])]),
+        ([[("a", 0.5)], [("b", 1.0)]], [("a", [0.5, 0]), ("b", [0, 1])]),
+        ([[("a", 1.0), ("b", 2.0)], [("b", 3.0)]], [("a", [1, 0]), ("b", [2, 3])]),
+        ([[("a", 1.0), ("b", 2.0)], [("b", 3.0), ("a", 4.0)]], [("a", [1, 0]), ("b", [2, 3]), ("a", [0, 4])]),
+        ([[("a", 1.0), ("a", 2.0)], [("a", 3.0)]], [("a", [1, 3]), ("a", [2, 0])]),
+    ],
+)
+def test_rows_share_a_chain(rows: list[list[tuple[str, float]]], chain: list[Any]) -> None:
+    assert chained(rows) == chain
+
+
+@given(st.lists(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0.1, 2)), max_size=4), max_size=5))
+def test_each_row_keeps_its_own_order(rows: list[list[tuple[str, float]]]) -> None:
+    chain = chained(rows)
+    for number, row in enumerate(rows):
+        assert [(name, strengths[number]) for name, strengths in chain if strengths[number]] == row
+    assert len(chain) <= sum(map(len, rows))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_other_hypernetworks_share_a_call(kind: str, networks: Networks) -> None:
+    network = prepared(kind, networks)
+    files = {"a": tree(TEXT, INNER), "b": tree(OUTER, TEXT, seed=7)}
+    rows = [[("a", 1.0), ("b", 0.5)], [], [("b", 0.5), ("a", 1.0)], [("b", -0.3)]]
+    together = output(network, [(files[name], strengths) for name, strengths in chained(rows)])
+    for number, row in enumerate(rows):
+        alone = output(network, [(files[name], [strength] * 4) for name, strength in row])[number]
+        torch.testing.assert_close(together[number], alone, rtol=0, atol=1e-5)
+        assert torch.equal(together[number], alone)
 
 
 # Beside others
