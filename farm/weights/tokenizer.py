@@ -1,7 +1,7 @@
 """CLIP's tokenizer, as the text encoder of a checkpoint wants its chunks."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -71,14 +71,15 @@ class Tokenizer:
         self._clip = clip
         self._positions = positions
         self._embeddings = embeddings
-        self._knowing: Tokenizer | None = None
+        self._knowing: dict[Hashable, Tokenizer] = {}
         self.room = positions - 2
 
     def knowing(self, embeddings: "Mapping[str, Embedding]") -> "Tokenizer":
-        """One that finds these embeddings in texts; the last one is kept, since all cells of a job ask."""
-        if self._knowing is None or self._knowing._embeddings is not embeddings:
-            self._knowing = Tokenizer(self._clip, self._positions, embeddings)
-        return self._knowing
+        """One that finds these embeddings in texts, by names in their order; made once, as many cells ask."""
+        named = tuple((name, one.key) for name, one in embeddings.items())
+        if named not in self._knowing:
+            self._knowing[named] = Tokenizer(self._clip, self._positions, embeddings)
+        return self._knowing[named]
 
     @cached_property
     def _names(self) -> Names:

@@ -192,6 +192,15 @@ def test_a_name_is_found_at_the_end_of_a_word_that_is_cut_there(runner: Runner) 
     assert words("xcat", runner, {"cat": KNOWN["bad"]}) == "x bad#1 bad#2"
 
 
+def test_names_are_tokenized_once_for_all_cells_that_know_the_same(runner: Runner) -> None:
+    [model] = runner.run([Open(M)])
+    other = {"ink-style": read_embedding({"x": vectors(1, 9)}, "ink-style", "another sha")}
+    assert model.knowing(KNOWN).tokenizer is model.knowing(dict(KNOWN)).tokenizer
+    known = {name: found for name, found in KNOWN.items() if name == "ink-style"}
+    assert model.knowing(known).tokenizer is not model.knowing(other).tokenizer
+    assert model.knowing({}) is model
+
+
 # What is shared
 
 
