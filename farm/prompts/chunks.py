@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from farm.prompts.emphasis import Section
+from farm.prompts.vectors import Names, Token
 
 BACKTRACK = 20
 """How many tokens may go over into the next chunk, for a chunk to end with a comma."""
@@ -17,11 +18,11 @@ class Chunk:
     """Some tokens in a row, not filled up.
 
     Attributes:
-        tokens: their ids.
+        tokens: their ids, and vectors of embeddings.
         weights: of each.
     """
 
-    tokens: tuple[int, ...] = ()
+    tokens: tuple[Token, ...] = ()
     weights: tuple[float, ...] = ()
 
     @property
@@ -30,19 +31,24 @@ class Chunk:
         return any(weight != 1 for weight in self.weights)
 
 
-def chunked(sections: Iterable[Section], tokenize: Tokenize, comma: int | None, room: int) -> list[Chunk]:
+def chunked(
+    sections: Iterable[Section], tokenize: Tokenize, comma: int | None, room: int, names: Names | None = None
+) -> list[Chunk]:
     """The chunks of a text, at least one.
 
     A text that does not fit goes on in the next chunk: from behind the last comma if that is among the last
-    20 tokens, as in A1111 (modules/sd_hijack_clip.py, `tokenize_line`).
+    20 tokens, as in A1111 (modules/sd_hijack_clip.py, `tokenize_line`). The vectors of an embedding are not
+    divided: where they do not fit, the next chunk begins with them, as there.
 
     Args:
         sections: each begins a chunk of its own.
         tokenize: of the checkpoint.
         comma: the id of ``,`` at the end of a word; None if there is none.
         room: tokens that a chunk takes.
+        names: of embeddings; a name counts for as many tokens as its embedding has vectors.
     """
-    first, *others = (list(_filled(section, tokenize, comma, room)) for section in sections)
+    names = names or Names()
+    first, *others = (list(_filled(_units(section, tokenize, names), comma, room)) for section in sections)
     for section in others:
         first += section
     if len(first) > 1 and not first[-1].tokens:  # a BREAK at the end begins no chunk
@@ -50,22 +56,37 @@ def chunked(sections: Iterable[Section], tokenize: Tokenize, comma: int | None, 
     return first
 
 
-def _filled(section: Section, tokenize: Tokenize, comma: int | None, room: int) -> Iterator[Chunk]:
+_Unit = tuple[tuple[Token, ...], float]
+"""What must not be divided, and its weight."""
+
+
+def _units(section: Section, tokenize: Tokenize, names: Names) -> Iterator[_Unit]:
+    """Names are found within a piece, since pieces of other weights are tokenized apart, as in A1111."""
+    for piece in section:
+        for unit in names.units(tokenize(piece.text)):
+            yield unit, piece.weight
+
+
+def _filled(units: Iterable[_Unit], comma: int | None, room: int) -> Iterator[Chunk]:
     """The chunks of a section; the last one may be empty if it is the only one."""
-    tokens: list[tuple[int, float]] = []
+    tokens: list[tuple[Token, float]] = []
     last_comma = None
-    for token, weight in ((token, piece.weight) for piece in section for token in tokenize(piece.text)):
+    for unit, weight in units:
+        is_comma = unit == (comma,)
         if len(tokens) == room:
             cut = room
-            if token != comma and last_comma is not None and room - last_comma <= BACKTRACK:
+            if not is_comma and last_comma is not None and room - last_comma <= BACKTRACK:
                 cut = last_comma + 1
             yield _chunk(tokens[:cut])
             tokens, last_comma = tokens[cut:], None
-        elif token == comma:
+        elif is_comma:
             last_comma = len(tokens)
-        tokens.append((token, weight))
+        if len(tokens) + len(unit) > room:
+            yield _chunk(tokens)
+            tokens, last_comma = [], None
+        tokens += [(token, weight) for token in unit]
     yield _chunk(tokens)
 
 
-def _chunk(tokens: Sequence[tuple[int, float]]) -> Chunk:
+def _chunk(tokens: Sequence[tuple[Token, float]]) -> Chunk:
     return Chunk(tuple(token for token, _ in tokens), tuple(weight for _, weight in tokens))

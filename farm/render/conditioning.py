@@ -144,8 +144,9 @@ def _weighted(
 
 def _chunk(chunk: Chunk, encoding: Encoding, model: Model) -> Share:
     """Chunks are shared as well: texts with other weights, or with another ending, have them in common."""
+    known = model.tokenizer.embeddings_of(chunk)
     tokens, tokens_2 = (one.filled(chunk) if one else () for one in (model.tokenizer, model.tokenizer_2))
-    request = EncodeText(encoding.weights, tokens, encoding.clip_skip, tokens_2)
+    request = EncodeText(encoding.weights, tokens, encoding.clip_skip, tokens_2, known)
     key = ("chunk", request.weights, request.tokens, request.clip_skip)
     return Share(key, lambda _: _answered(request))
 

@@ -1,13 +1,14 @@
 """What recipes must know of a checkpoint: all but its weights."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from farm.render.parameterization import Parameterization, parameterization_of
 from farm.scheduler_names import as_predicting
+from farm.weights.embedding import Embedding
 from farm.weights.tokenizer import Tokenizer
 
 
@@ -39,6 +40,13 @@ class Model:
     decodes_precisely: bool = False
     scaling_factor: float = 1.0
     _parameterizations: dict[object, Parameterization] = field(default_factory=dict)
+
+    def knowing(self, embeddings: Mapping[str, Embedding]) -> "Model":
+        """The same, to which prompts can name these embeddings."""
+        if not embeddings:
+            return self
+        second = self.tokenizer_2 and self.tokenizer_2.knowing(embeddings)
+        return replace(self, tokenizer=self.tokenizer.knowing(embeddings), tokenizer_2=second)
 
     def parameterization(
         self, zero_terminal_snr: bool | None, prediction_type: str | None = None

@@ -33,6 +33,7 @@ from farm.render.samplers.scheduler import scheduled
 from farm.render.schedules import sigmas_for
 from farm.sampling import BUILT_IN, DIFFUSERS, Sampler, Samplers, Schedule
 from farm.scheduler_names import as_predicting
+from farm.weights.embedding import Embedding
 
 LATENT_CHANNELS = 4
 
@@ -52,7 +53,10 @@ class Picture(NamedTuple):
 
 
 def text_to_image(
-    settings: Settings, samplers: Samplers = BUILT_IN, pictures: InitPixels = MappingProxyType({})
+    settings: Settings,
+    samplers: Samplers = BUILT_IN,
+    pictures: InitPixels = MappingProxyType({}),
+    embeddings: Mapping[str, Embedding] = MappingProxyType({}),
 ) -> Coroutine:
     """Renders a cell, from noise or from a picture and noise; returns a `Picture`.
 
@@ -60,6 +64,7 @@ def text_to_image(
         settings: resolved.
         samplers: that there are.
         pictures: to start from.
+        embeddings: by the names that its prompts may call them.
 
     Raises:
         Broken: there is nothing to be seen on it; at fp32 there may be.
@@ -68,7 +73,7 @@ def text_to_image(
     model: Model = yield Open(weights)
     _check_clip_skip(settings, model)
     _rows(settings, samplers)  # before anything is encoded for a sampler that there is not
-    conditions = yield from conditions_of(settings, weights, model, samplers)
+    conditions = yield from conditions_of(settings, weights, model.knowing(embeddings), samplers)
     init, encoding = yield from init_latents_of(settings, weights, model, pictures)
     beside, masking = yield from channels_beside(settings, weights, model)
     shown = Shown(conditions, beside)

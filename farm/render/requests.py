@@ -1,13 +1,15 @@
 """What a picture's coroutine asks for: each request is one row of some network's batch."""
 
-from collections.abc import Callable, Generator, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 
 from farm.costs import weight_of_shallow
+from farm.prompts.vectors import Token
 from farm.render.told import Conditioning
+from farm.weights.embedding import Embedding
 from farm.work import Kind
 
 LATENT_SCALE = 8
@@ -69,16 +71,18 @@ class EncodeText:
 
     Attributes:
         weights: whose text encoders.
-        tokens: ids, begin and end marks and padding included.
+        tokens: ids, begin and end marks and padding included, and vectors of embeddings.
         clip_skip: 1 for the last layer, n for the n-th from the end.
         tokens_2: the same for the second encoder, which is padded otherwise; empty where there is one.
+        embeddings: whose vectors are among the tokens, by their keys.
     """
 
     prepares: ClassVar[bool] = True
     weights: Weights
-    tokens: tuple[int, ...]
+    tokens: tuple[Token, ...]
     clip_skip: int
-    tokens_2: tuple[int, ...] = ()
+    tokens_2: tuple[Token, ...] = ()
+    embeddings: Mapping[str, Embedding] = field(default_factory=dict)
 
     @property
     def batch_key(self) -> Hashable:

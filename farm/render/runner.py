@@ -15,6 +15,7 @@ from farm.render.checkpoints import Checkpoints, LoadNetworks
 from farm.render.clock import Clock
 from farm.render.compiled import plainly
 from farm.render.decoding import decoded
+from farm.render.embedded import ids_of, vectors_shown
 from farm.render.encoding import encoded
 from farm.render.memory import Memory
 from farm.render.placement import Rung
@@ -254,8 +255,9 @@ class Runner:
 
     def _encode_text(self, encoders: Sequence[Any], requests: list[EncodeText]) -> list[Any]:
         tokens = ([one.tokens for one in requests], [one.tokens_2 for one in requests])
-        ids = [self._transfers.put(rows, torch.int64) for _, rows in zip(encoders, tokens)]
-        return [*encoded_texts(encoders, ids, requests[0].clip_skip)]
+        ids = [self._transfers.put(list(map(ids_of, rows)), torch.int64) for _, rows in zip(encoders, tokens)]
+        with vectors_shown(encoders, requests, self._transfers):
+            return [*encoded_texts(encoders, ids, requests[0].clip_skip)]
 
     def _fetched(self, requests: Sequence[Any]) -> list[Any]:
         """Numbers on their way to the host."""

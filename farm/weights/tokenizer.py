@@ -1,16 +1,21 @@
 """CLIP's tokenizer, as the text encoder of a checkpoint wants its chunks."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from transformers import CLIPTokenizer
 
 from farm.errors import FarmError, described
 from farm.prompts.chunks import Chunk, chunked
 from farm.prompts.emphasis import Section
+from farm.prompts.vectors import Name, Names, Token, Vector
+
+if TYPE_CHECKING:  # which imports torch, that `farm prompt` can do without
+    from farm.weights.embedding import Embedding
 
 POSITIONS = 77
 """That CLIP's text encoder has."""
@@ -59,11 +64,34 @@ class Tokenizer:
     Args:
         clip: the library's tokenizer.
         positions: that the text encoder has, begin and end marks included.
+        embeddings: by the names that prompts call them.
     """
 
-    def __init__(self, clip: Any, positions: int) -> None:
+    def __init__(
+        self, clip: Any, positions: int, embeddings: "Mapping[str, Embedding]" = MappingProxyType({})
+    ) -> None:
         self._clip = clip
+        self._positions = positions
+        self._embeddings = embeddings
+        self._knowing: dict[Hashable, Tokenizer] = {}
         self.room = positions - 2
+
+    def knowing(self, embeddings: "Mapping[str, Embedding]") -> "Tokenizer":
+        """One that finds these embeddings in texts, by names in their order; made once, as many cells ask."""
+        named = tuple((name, one.key) for name, one in embeddings.items())
+        if named not in self._knowing:
+            self._knowing[named] = Tokenizer(self._clip, self._positions, embeddings)
+        return self._knowing[named]
+
+    @cached_property
+    def _names(self) -> Names:
+        known = self._embeddings.items()
+        names = (Name(name, tuple(self.ids(name)), one.key, one.count) for name, one in known)
+        return Names(names, self.room)
+
+    @cached_property
+    def _by_key(self) -> "dict[str, Embedding]":
+        return {one.key: one for one in self._embeddings.values()}
 
     @cached_property
     def comma(self) -> int | None:
@@ -76,19 +104,25 @@ class Tokenizer:
         found: list[int] = self._clip(text, add_special_tokens=False, verbose=False).input_ids
         return found
 
-    def words(self, tokens: Iterable[int]) -> list[str]:
+    def words(self, tokens: Iterable[Token]) -> list[str]:
         """What tokens stand for, as far as they are whole characters; ``</w>`` ends a word."""
         return [self._word(token) for token in tokens]
 
-    def _word(self, token: int) -> str:
+    def _word(self, token: Token) -> str:
+        if isinstance(token, Vector):
+            return f"{self._by_key[token.key].name}#{token.index + 1}</w>"
         text = self._clip.decode([token], clean_up_tokenization_spaces=False).strip()
         return f"{text}</w>" if self._clip.convert_ids_to_tokens(token).endswith("</w>") else text
 
     def chunks(self, sections: Iterable[Section]) -> list[Chunk]:
         """The chunks of a text, at least one."""
-        return chunked(sections, self.ids, self.comma, self.room)
+        return chunked(sections, self.ids, self.comma, self.room, self._names)
 
-    def filled(self, chunk: Chunk) -> tuple[int, ...]:
+    def embeddings_of(self, chunk: Chunk) -> "dict[str, Embedding]":
+        """Those whose vectors stand in a chunk, by their keys."""
+        return {token.key: self._by_key[token.key] for token in chunk.tokens if isinstance(token, Vector)}
+
+    def filled(self, chunk: Chunk) -> tuple[Token, ...]:
         """What the encoder is given: begin mark, tokens, end mark, and padding in all other positions."""
         begin, end, padding = self._clip.bos_token_id, self._clip.eos_token_id, self._clip.pad_token_id
         return (begin, *chunk.tokens, end, *[padding] * (self.room - len(chunk.tokens)))

@@ -22,6 +22,7 @@ from farm.render.runner import Runner
 from farm.sampling import BUILT_IN
 from farm.starting import init_pictures
 from farm.weights.checkpoint import Networks
+from farm.weights.embedding import Embedding
 
 LEVELS = 2
 """Of 255: what another composition of a batch may change in float32."""
@@ -79,12 +80,13 @@ def render(
     runner: Counting,
     rows: int | None = None,
     pictures: Mapping[str, bytes] = MappingProxyType({}),
+    embeddings: Mapping[str, Embedding] = MappingProxyType({}),
 ) -> list[np.ndarray]:
     """Pictures `(height, width, 3)` of cells, rendered together by an engine of their own."""
     engine = Engine(runner, Capacity(torch.device("cpu"), rows))
     ready = pixels_for(cells, pictures)
     for number, settings in enumerate(cells):
-        engine.submit(number, text_to_image(settings, BUILT_IN, ready))
+        engine.submit(number, text_to_image(settings, BUILT_IN, ready, embeddings))
     rendered: dict[Any, np.ndarray] = {}
     while engine.in_flight:
         for finished in engine.step():
