@@ -402,7 +402,9 @@ def test_a_zip_with_something_before_it_is_refused(tmp_path: Path) -> None:
     ends = [(b"PK\5\6", b"PK\5\7"), (b"PK\6\6", b"PK\6\7"), (b"PK\6\7", b"PK\6\6")]
     changed = [fine.replace(*end) for end in ends]
     for place in (-98 + 16, -98 + 20, -98 + 24, -2):  # disks, how many entries are on this one, a comment
-        changed.append(fine[:place] + b"\7" + fine[place + 1 or len(fine) :])
+        changed.append(fine[:place] + b"\7" + fine[place + 1 :])
+    moved = (int.from_bytes(fine[-34:-26], "little") + 1).to_bytes(8, "little")
+    changed.append(fine[:-98] + b"\0" + fine[-98:-34] + moved + fine[-26:])  # a byte that nobody owns
     for content in (evil + fine, fine + evil, fine + b"\0", fine[:-1], *changed):
         path = tmp_path / "model.pt"
         path.write_bytes(content)
