@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from types import MappingProxyType
 from typing import Any, Literal
 
 RENDER_VERSION = 3
@@ -150,8 +149,9 @@ class UsedFile:
     """A file that a picture is made with beside its checkpoint.
 
     Attributes:
-        kind: `vae`; `config` is what lies beside a checkpoint and says what is not in it.
-        name: in the catalog; of a config the checkpoint's.
+        kind: `vae`, `lora`, `hypernetwork`, `embedding`; `config` is what lies beside a checkpoint and says
+            what is not in it.
+        name: as settings and prompts have it; of a config the checkpoint's.
         content: SHA-256 of it in hex.
     """
 
@@ -164,14 +164,6 @@ CONFIG = "config"
 
 FileUse = tuple[str, str]
 """A file that is made use of beside a checkpoint: its kind and its name in the catalog."""
-
-FileHashes = Mapping[FileUse, str]
-"""SHA-256 of files in hex."""
-
-
-def files_of(settings: Settings) -> tuple[FileUse, ...]:
-    """The files that a picture is made with beside its checkpoint."""
-    return (("vae", settings.other_vae),) if settings.other_vae else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,16 +190,13 @@ class Cell:
     evaluations: int = 0
     files: tuple[UsedFile, ...] = ()
 
-    def keyed(self, model_hash: str, file_hashes: FileHashes = MappingProxyType({})) -> "Cell":
+    def keyed(self, model_hash: str, files: tuple[UsedFile, ...] = ()) -> "Cell":
         """This cell with the hashes of its weights and, from these, its key.
 
         Args:
             model_hash: SHA-256 of the checkpoint's content in hex.
-            file_hashes: of the other files that it is made with.
+            files: all others that it is made with.
         """
-        beside = (CONFIG, self.settings.model)
-        uses = [*files_of(self.settings), *([beside] if beside in file_hashes else [])]
-        files = tuple(UsedFile(*use, file_hashes[use]) for use in uses)
         key = content_key(self.settings, self.plugins, model_hash, files)
         return replace(self, model_hash=model_hash, files=files, key=key)
 

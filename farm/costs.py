@@ -7,6 +7,7 @@ from typing import NamedTuple
 from farm.cell import Settings
 from farm.counting import steps_of_scheduler
 from farm.prompts.alike import chunks_of, first_words, sections_of, words_of
+from farm.prompts.patches import Scales, patches_of
 from farm.prompts.strands import Strand, coefficients, strands, weights_without_guidance
 from farm.sampling import AUTOMATIC, BUILT_IN, DIFFUSERS, Sampler, Samplers, Schedule
 from farm.starting import start_of, steps_walked
@@ -197,21 +198,22 @@ def weight_of_shallow(branch: int) -> float:
 def row_kind(settings: Settings) -> tuple[Hashable, ...]:
     """Equal for pictures whose rows are computed alike, so that they can share batches and first rows."""
     branch = settings.deepcache_branch if settings.deepcache_interval > 1 else None
-    return settings.token_merging_ratio, branch
+    return settings.token_merging_ratio, branch, patches_of(settings.prompt).on_unet.names
 
 
 def encodings(
     settings: Settings, samplers: Samplers = BUILT_IN
-) -> Iterator[tuple[str, str, int, tuple[str, ...]]]:
+) -> Iterator[tuple[str, str, int, tuple[str, ...], Scales]]:
     """Names each text that is encoded: equal ones are encoded once, whatever the weights of their pieces.
 
-    By model, precision and clip skip.
+    By model, precision, clip skip, and LoRA that act on text encoders.
 
     Texts are told apart by what stands in them, since nobody has looked at their tokens yet.
     """
+    on_text = patches_of(settings.prompt).on_text
     for strand in guiding_strands(settings, samplers):
         for text in strand.said.texts:
-            yield settings.model, settings.precision, settings.clip_skip, words_of(text)
+            yield settings.model, settings.precision, settings.clip_skip, words_of(text), on_text
 
 
 def lengths(settings: Settings, samplers: Samplers = BUILT_IN) -> tuple[int, ...]:
@@ -236,7 +238,7 @@ def first_rows(settings: Settings, samplers: Samplers = BUILT_IN) -> list[tuple[
     """Names each row of the first pass that may be shared; equal rows are computed once."""
     if _begins_on_its_own(settings, samplers) or not evaluations(settings, samplers):
         return []
-    start = (*_noise(settings), *row_kind(settings), *_start(settings, samplers))
+    start = (*_noise(settings), *row_kind(settings), *_start(settings, samplers), patches_of(settings.prompt))
     found = guiding_strands(settings, samplers)
     longest = max((sections_of(strand.said) for strand in found if strand.conditional), default=0)
     return [

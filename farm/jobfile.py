@@ -17,6 +17,7 @@ from farm.cell import DEFAULTS
 from farm.document import Items, Mistakes, Table, Text, place_of
 from farm.errors import quoted
 from farm.kinds import nearest
+from farm.patch_settings import PATCH_DEFAULTS
 from farm.prompt_axes import MOST_PARTS
 from farm.prompt_sources import MAX_PROMPTS, MODES, STYLE_TEXTS
 from farm.prompts.dynamic import MOST
@@ -170,7 +171,8 @@ def _default(name: str) -> Any:
     """As it is written; None where there is none."""
     if name in NEEDED or name == "evaluations":
         return None
-    return AUTOMATIC if DEFAULTS[name] is None else DEFAULTS[name]
+    default = {**DEFAULTS, **PATCH_DEFAULTS}[name]
+    return AUTOMATIC if default is None else default
 
 
 _SETTING_FIELDS: dict[str, Any] = {

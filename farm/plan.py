@@ -1,14 +1,13 @@
 """A compiled job: inert, complete, and in the order in which it is rendered."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from types import MappingProxyType
 from typing import Any
 
 from farm.axes import Axis, AxisValue
-from farm.cell import Cell, FileHashes, FileUse, Settings, SettingValue, files_of
+from farm.cell import Cell, Settings, SettingValue, UsedFile
 from farm.costs import encodings, evaluations, first_rows, leaves_out, rows, shallow_rows, weighed_rows
 from farm.document import Place
 from farm.errors import BadInput, Problem
@@ -16,13 +15,22 @@ from farm.init_images import InitImage
 from farm.job import Job
 from farm.layout import Layout as Layout
 from farm.ordering import Order, coarse_wave, in_render_order
+from farm.patch_settings import NONE, put_into_prompts
 from farm.remarks import Remarks
 from farm.resolving import completed, settled
 from farm.sampling import AUTOMATIC, BUILT_IN, Samplers
-from farm.settings import INIT_IMAGE, NONE, PROMPTS
+from farm.settings import INIT_IMAGE, PROMPTS
 from farm.starting import image_encoding
 from farm.wording import BadWording, Wording
 from farm.work import Need, Networks, Size
+
+FilesOf = Callable[[Settings], tuple[UsedFile, ...]]
+"""The files that a picture is made with beside its checkpoint."""
+
+
+def no_files(_: Settings) -> tuple[UsedFile, ...]:
+    """Of pictures that are made with none."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,27 +69,22 @@ class Plan:
     order: Order = Order.FAST
     init_images: Mapping[str, InitImage] = field(default_factory=dict)
 
-    def keyed(
-        self,
-        model_hashes: Mapping[str, str],
-        file_hashes: FileHashes = MappingProxyType({}),
-    ) -> "Plan":
+    def keyed(self, model_hashes: Mapping[str, str], files_of: FilesOf = no_files) -> "Plan":
         """This plan with final keys.
 
         Args:
             model_hashes: SHA-256 of each checkpoint by its name.
-            file_hashes: of the other files.
+            files_of: the other files that a picture is made with.
         """
-        cells = tuple(cell.keyed(model_hashes[cell.settings.model], file_hashes) for cell in self.cells)
+        known = {settings: files_of(settings) for settings in self.pictures()}
+        cells = tuple(
+            cell.keyed(model_hashes[cell.settings.model], known[cell.settings]) for cell in self.cells
+        )
         return replace(self, cells=cells)
 
     def models(self) -> tuple[str, ...]:
         """The checkpoints that it needs."""
         return tuple(sorted({cell.settings.model for cell in self.cells}))
-
-    def files(self) -> tuple[FileUse, ...]:
-        """The files that pictures are made with beside their checkpoints."""
-        return tuple(dict.fromkeys(use for cell in self.cells for use in files_of(cell.settings)))
 
     def without(self, done: Collection[str]) -> "Plan":
         """What is left of this plan when the cells with these keys are there already."""
@@ -100,34 +103,34 @@ class Plan:
 
     def evaluations(self) -> int:
         """How often a model is asked, over all pictures."""
-        return sum(evaluations(settings, self.samplers) for settings in self._pictures())
+        return sum(evaluations(settings, self.samplers) for settings in self.pictures())
 
     def rows(self) -> int:
         """Rows that go through a UNet: an evaluation has one for each text that has a coefficient."""
-        return self._rows_of(self._pictures())
+        return self._rows_of(self.pictures())
 
     def unshared_rows(self) -> int:
         """Rows that would go through a UNet if cells shared none."""
-        return sum(rows(settings, self.samplers) for settings in self._pictures())
+        return sum(rows(settings, self.samplers) for settings in self.pictures())
 
     def shared_rows(self) -> int:
         """Rows that need no computing, because a cell with the same noise and text has the same first row."""
-        pictures = self._pictures()
+        pictures = self.pictures()
         firsts = [row for settings in pictures for row in first_rows(settings, self.samplers)]
         return len(firsts) - len(set(firsts))
 
     def leaves_rows_out(self) -> bool:
         """Whether there may be fewer rows, since evaluations at low noise leave some out."""
-        return any(map(leaves_out, self._pictures()))
+        return any(map(leaves_out, self.pictures()))
 
     def shallow_rows(self) -> int:
         """Those of the rows that use deep features of before and go through the shallow blocks alone."""
-        return sum(shallow_rows(settings, self.samplers) for settings in self._pictures())
+        return sum(shallow_rows(settings, self.samplers) for settings in self.pictures())
 
     def needs(self) -> dict[Size, Need]:
         """Rows and pictures, by what their time hangs on."""
         sizes: dict[Size, list[Settings]] = {}
-        for settings in self._pictures():
+        for settings in self.pictures():
             size = Size(settings.model, settings.precision, settings.width, settings.height)
             sizes.setdefault(size, []).append(settings)
         return {size: self._need(group) for size, group in sizes.items()}
@@ -149,19 +152,19 @@ class Plan:
 
     def texts(self) -> Counter[Networks]:
         """The same, by what encodes them."""
-        found = {key for settings in self._pictures() for key in encodings(settings, self.samplers)}
+        found = {key for settings in self.pictures() for key in encodings(settings, self.samplers)}
         return Counter(Networks(model, precision) for model, precision, *_ in found)
 
     def image_encodings(self) -> int:
         """How many pictures are encoded to start from: each once for a model and a size."""
-        return _encoded(self._pictures())
+        return _encoded(self.pictures())
 
     def shown(self, name: str, value: SettingValue) -> SettingValue:
         """A setting's value as people know it: a picture by the path that the job has."""
         image = self.init_images.get(str(value)) if name == INIT_IMAGE else None
         return value if image is None else image.name
 
-    def _pictures(self) -> Collection[Settings]:
+    def pictures(self) -> Collection[Settings]:
         """The settings of the cells; those of cells that want the same picture count once."""
         return {cell.settings for cell in self.cells}
 
@@ -248,4 +251,5 @@ def _asked(job: Job, values: Sequence[AxisValue], wording: Wording) -> dict[str,
     elif chosen["vae"] == NONE:
         chosen["vae"] = AUTOMATIC
     wording.word(chosen, values)
+    put_into_prompts(chosen)
     return chosen

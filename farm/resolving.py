@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from farm.cell import DEFAULTS, Settings
+from farm.cell import DEFAULTS, SETTING_NAMES, Settings
 from farm.costs import evaluations_at, guided_of, is_counted, schedule_of, steps_of_prompt
 from farm.counting import least_strength, steps_from_picture, steps_of_scheduler
 from farm.prompts.emphasis import is_weighted
@@ -108,7 +108,6 @@ def settled(asked: Mapping[str, Any], samplers: Samplers) -> tuple[Settings, lis
     schedule = schedule_of(row, asked["schedule"], samplers)
     own = row.algorithm == DIFFUSERS
     chosen = {**asked, "sampler": row.name, "schedule": AUTOMATIC if own else samplers.first_name(schedule)}
-    del chosen["evaluations"]
     if chosen["eta"] is None:
         chosen["eta"] = row.eta
     if chosen["discard_next_to_last_sigma"] == row.discards_next_to_last_sigma:
@@ -125,7 +124,8 @@ def settled(asked: Mapping[str, Any], samplers: Samplers) -> tuple[Settings, lis
         ignored = list(_told_of_the_stop(ignored, asked["guidance_stop"]))
     if not row.takes_schedules and asked["schedule"] != AUTOMATIC:
         ignored.append(("schedule", f"on {row.name}"))
-    return Settings(**{**chosen, **neutral}), ignored
+    complete = {**chosen, **neutral}
+    return Settings(**{name: complete[name] for name in SETTING_NAMES}), ignored
 
 
 def _as_counted(asked: Mapping[str, Any], row: Sampler, schedule: Schedule) -> dict[str, Any]:

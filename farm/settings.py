@@ -1,7 +1,7 @@
 """What may be written for each setting of a job: its kind and its range; and the reading of values."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from farm.axes import MAX_VALUES, BadValue, split_calls
 from farm.cell import DEFAULTS
@@ -12,6 +12,8 @@ from farm.kinds import MAX_PROMPT_BYTES as MAX_PROMPT_BYTES
 from farm.kinds import Choice, ImageFile, Name, Names, Number, Prose, Reading, Setting, Value
 from farm.kinds import Seeds as Seeds
 from farm.misnamed import sampler_hint, schedule_hint
+from farm.patch_settings import NONE, PATCH_DEFAULTS
+from farm.prompts.emphasis import number_of
 from farm.resolving import MAX_STEPS
 from farm.sampling import AUTOMATIC, BUILT_IN
 
@@ -21,9 +23,6 @@ _AUTOMATIC = (AUTOMATIC, "auto")
 _HASH = re.compile(r"[0-9a-f]{6,64}")
 _WHOLE_HASH = re.compile(r"[0-9a-f]{64}")
 _TITLE = re.compile(r"(.+) \[[0-9a-f]{8,64}\]")
-
-NONE = "none"
-"""Of a file that may be used beside a checkpoint: that it is not."""
 
 
 def _models(reading: Reading) -> Names:
@@ -107,6 +106,35 @@ def _generators(_: Reading) -> Names:
     return {"cpu": (), "nv": ("nvidia", "gpu")}
 
 
+def _of_kind(kind: str) -> Callable[[Reading], Names]:
+    """Names of files that need not be used."""
+    return lambda reading: {NONE: ()} | dict(reading.files.get(kind, {}))
+
+
+def _otherwise(kind: str) -> Callable[[str, Reading], str | None]:
+    return lambda wanted, reading: _named_otherwise(reading.files.get(kind, {}), wanted)
+
+
+def _file(kind: str, about: str) -> Name:
+    hint = f"farm models {kind} lists them"
+    return Name(about, hint, _of_kind(kind), shown=(NONE,), other=_otherwise(kind))
+
+
+def _several_loras(wanted: str, reading: Reading) -> str | None:
+    """What ``inkA:0.8 + inkB`` means, with the names in the catalog."""
+    single = SETTINGS["lora"]
+    parts = []
+    for part in wanted.split(" + "):
+        name, _, weight = part.strip().rpartition(":")
+        if not name:
+            name, weight = weight, "1"
+        if (number := number_of(weight)) is None:
+            raise BadValue(f"{quoted(weight)} in {quoted(wanted)} is not a weight; name:weight + name:weight")
+        [(_, found)] = single.expand([name], 0, reading)
+        parts.append(f"{found}:{number:g}")
+    return " + ".join(parts)
+
+
 def _predictions(_: Reading) -> Names:
     return {AUTOMATIC: ("auto",), "epsilon": ("eps",), "v_prediction": ("v",)}
 
@@ -180,18 +208,29 @@ SETTINGS: Mapping[str, Setting] = {
                                  whole=False),
     "vae": Name("Under models/VAE; none is the checkpoint's own, automatic the one beside it, if any.",
                 "farm models vae lists them", _vaes, shown=(AUTOMATIC, NONE),
-                other=lambda wanted, reading: _named_otherwise(reading.files.get("vae", {}), wanted)),
+                other=_otherwise("vae")),
     "prediction_type": Name("What the UNet was trained to predict; automatic is as the checkpoint says.",
                             "automatic, epsilon or v_prediction", _predictions,
                             shown=(AUTOMATIC, "epsilon", "v_prediction"), empty=AUTOMATIC),
+    "lora": _file("lora", "A LoRA under models/Lora, as <lora:name:lora_weight> at the end of the prompt."),
+    "lora_weight": Number("Of that LoRA; 0 leaves it out.", -10, 10, whole=False),
+    "loras": Name("Several LoRA with their weights: inkA:0.8 + inkB:0.5.", "farm models lora lists them",
+                  lambda _: {NONE: ()}, shown=(NONE,), other=_several_loras),
+    "hypernetwork": _file("hypernetwork", "Under models/hypernetworks, as a tag at the end of the prompt."),
+    "hypernetwork_strength": Number("Of that hypernetwork; 0 leaves it out.", -10, 10, whole=False),
+    "embedding": _file("embedding", "Under embeddings; its name is put behind the prompt."),
+    "negative_embedding": _file("embedding", "Under embeddings; its name is put behind the negative prompt."),
 }  # fmt: skip
-"""The fields of `farm.cell.Settings`, in its order, and `evaluations`, which stands for `steps`."""
+"""The fields of `farm.cell.Settings`, in its order; `evaluations`, which stands for `steps`, and what is put
+into prompts (`farm.patch_settings`)."""
 
 INIT_IMAGE = "init_image"
 
 PROMPTS = ("prompt", "negative_prompt")
 
-NEEDED = tuple(name for name in SETTINGS if name not in DEFAULTS and name != "evaluations")
+_NOT_FIELDS = {"evaluations", *PATCH_DEFAULTS}
+
+NEEDED = tuple(name for name in SETTINGS if name not in DEFAULTS and name not in _NOT_FIELDS)
 """Settings that have no default."""
 
 

@@ -15,6 +15,7 @@ from farm.document import MAX_BYTES
 from farm.errors import BadInput
 from farm.job import MAX_CELLS, PluginInfo, Vocabulary, job_schema, load_job, read_drawn
 from farm.layout import Layout
+from farm.patch_settings import PATCH_DEFAULTS
 from farm.plan import compile_job
 from farm.sampling import SAMPLERS
 from farm.settings import MAX_PROMPT_BYTES, MAX_SEED, SETTINGS
@@ -91,7 +92,9 @@ def test_base_settings_and_defaults(load):
 
 
 def test_every_setting_of_a_cell_can_be_given():
-    assert tuple(name for name in SETTINGS if name != "evaluations") == SETTING_NAMES
+    others = {"evaluations", *PATCH_DEFAULTS}
+    assert tuple(name for name in SETTINGS if name not in others) == SETTING_NAMES
+    assert others <= SETTINGS.keys() and not others & set(SETTING_NAMES)
 
 
 @pytest.mark.parametrize(
@@ -583,7 +586,8 @@ def test_ambiguous_and_unknown_models(mistakes):
         "job.yaml:1: model: 'same' may be any of 'sub/one', 'sub/two'"
     ]
     assert mistakes("model: tiny-cat\nprompt: x\n") == [
-        "job.yaml:1: model: 'tiny-cat' is not known; did you mean 'tiny-cats'? (farm models lists them)"
+        "job.yaml:1: model: 'tiny-cat' is not known; did you mean 'tiny-cats'? "
+        "(farm models checkpoint lists them)"
     ]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from farm.axes import BadValue
-from farm.cell import CONFIG, FileHashes, FileUse
+from farm.cell import CONFIG, FileUse, Settings, UsedFile
 from farm.cli.misfits import misfits
 from farm.document import Mistakes
 from farm.errors import BadInput, Problem, quoted
@@ -16,16 +16,44 @@ from farm.plugins import find_plugins
 from farm.settings import SETTINGS
 from farm.weights.catalog import Catalog, Entry, find_models, other_names
 from farm.weights.hashes import Hashes
+from farm.weights.named import Named
 from farm.weights.original_config import config_beside
 from farm.weights.places import Kind
 from farm.workspace import Workspace
 
-USED_BESIDE = (Kind.VAE,)
+USED_BESIDE = (Kind.VAE, Kind.LORA, Kind.HYPERNETWORK, Kind.EMBEDDING)
 """What jobs can name beside checkpoints."""
 
 
-Hashed = Mapping[str, str]
-"""SHA-256 of checkpoints by their names."""
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """SHA-256 of files in hex, empty for those that nobody has hashed yet.
+
+    Attributes:
+        models: of checkpoints, by name.
+        files: of others.
+        named: finds these.
+    """
+
+    models: Mapping[str, str]
+    files: Mapping[FileUse, str]
+    named: Named
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all are known."""
+        return all((*self.models.values(), *self.files.values()))
+
+    def keyed(self, plan: Plan) -> Plan:
+        """The plan with final keys."""
+        return plan.keyed(self.models, self._files_of)
+
+    def _files_of(self, settings: Settings) -> tuple[UsedFile, ...]:
+        uses = sorted(self.named.uses(settings))
+        beside = (CONFIG, settings.model)
+        if beside in self.files:
+            uses.append(beside)
+        return tuple(UsedFile(*use, self.files[use]) for use in uses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +66,7 @@ class Place:
         catalog: of the models.
         hashes: of their contents.
         vocabulary: the names that jobs may use.
+        named: finds the files beside checkpoints that pictures are made with.
     """
 
     workspace: Workspace
@@ -45,6 +74,7 @@ class Place:
     catalog: Catalog
     hashes: Hashes
     vocabulary: Vocabulary
+    named: Named
 
     @property
     def checkpoints(self) -> Mapping[str, Entry]:
@@ -56,18 +86,20 @@ class Place:
         return {name: self.checkpoints[name].path for name in dict.fromkeys(names)}
 
     def file_paths(self, plans: Iterable[Plan]) -> dict[FileUse, Path]:
-        """Of other files that plans name."""
-        uses = dict.fromkeys(use for plan in plans for use in plan.files())
-        return {(kind, name): self.catalog.of(Kind(kind))[name].path for kind, name in uses}
+        """Of other files that pictures of plans are made with."""
+        pictures = {settings for plan in plans for settings in plan.pictures()}
+        uses = {use: entry for settings in pictures for use, entry in self.named.uses(settings).items()}
+        return {use: entry.path for use, entry in sorted(uses.items())}
 
-    def hashes_of(self, plans: Sequence[Plan], hash_of: Callable[[Path], str]) -> tuple[Hashed, FileHashes]:
-        """Of the checkpoints of plans, and of all other files that their pictures are made with."""
+    def hashed(self, plans: Sequence[Plan], hash_of: Callable[[Path], str]) -> Hashed:
+        """What is in the checkpoints of plans, and in all other files that their pictures are made with."""
         models = self.paths(model for plan in plans for model in plan.models())
         beside = {(CONFIG, name): config_beside(path) for name, path in models.items()}
         files = {use: path for use, path in beside.items() if path.is_file()} | self.file_paths(plans)
-        return (
+        return Hashed(
             {name: hash_of(path) for name, path in models.items()},
             {use: hash_of(path) for use, path in files.items()},
+            self.named,
         )
 
 
@@ -94,7 +126,7 @@ def look_around(results: Path | None, models: Sequence[Path] | None = None) -> P
         files={str(kind): known for kind, known in names.items()},
         vaes_beside=catalog.vaes_beside(),
     )
-    return Place(workspace, results or workspace.results, catalog, hashes, vocabulary)
+    return Place(workspace, results or workspace.results, catalog, hashes, vocabulary, Named(catalog))
 
 
 def _names(catalog: Catalog, kind: Kind, hashes: Hashes) -> Names:
@@ -128,7 +160,7 @@ def read_plans(
         except BadInput as error:
             problems.extend(error.problems)
             continue
-        mistakes = misfits(plan, path, place.catalog)
+        mistakes = misfits(plan, path, place.catalog, place.named)
         if plan.name in names:
             mistakes.append(Problem(str(path), f"another job of this command is called {plan.name!r} too"))
         names.add(plan.name)

@@ -16,9 +16,9 @@ from farm.scheduler_names import as_predicting, chosen, is_scheduler
 from farm.settings import INIT_IMAGE
 from farm.starting import init_pictures
 from farm.weights.catalog import Catalog, Entry
-from farm.weights.configs import check_checkpoint, scheduler_config_of, skip_connections_of
+from farm.weights.configs import check_checkpoint, check_file, scheduler_config_of, skip_connections_of
+from farm.weights.named import Named
 from farm.weights.places import Kind
-from farm.weights.vae_layout import vae_layout_of
 
 MAX_OF_PIXELS = 4 << 30
 """Bytes of the pictures to start from, once they are of the sizes wanted: all go to every machine."""
@@ -35,13 +35,14 @@ Mistake = tuple[str, str]
 """The setting at fault, and what is wrong."""
 
 
-def misfits(plan: Plan, path: Path, catalog: Catalog) -> list[Problem]:
+def misfits(plan: Plan, path: Path, catalog: Catalog, named: Named) -> list[Problem]:
     """Each mistake once, where the setting stands in the job.
 
     Args:
         plan: of the job.
         path: of the job file, for settings that it does not have.
         catalog: of the models.
+        named: finds the other files that pictures are made with.
     """
     checkpoints = catalog.of(Kind.CHECKPOINT)
     wanted = sorted(dict.fromkeys(cell.settings for cell in plan.cells), key=lambda one: one.model)
@@ -50,7 +51,7 @@ def misfits(plan: Plan, path: Path, catalog: Catalog) -> list[Problem]:
         for model, group in groupby(wanted, key=lambda one: one.model)
         for mistake in _of_model(checkpoints[model], list(group), plan.samplers)
     ]
-    found += _no_vaes(wanted, catalog)
+    found += _of_files(wanted, named)
     found += _too_many_pictures(wanted)
     images = plan.init_images.values()
     faults = faults_of([image.content for image in images])
@@ -60,13 +61,18 @@ def misfits(plan: Plan, path: Path, catalog: Catalog) -> list[Problem]:
     ]
 
 
-def _no_vaes(wanted: Sequence[Settings], catalog: Catalog) -> Iterator[Mistake]:
-    """VAEs that cannot be used, and checkpoints that have none of their own."""
-    for name in dict.fromkeys(one.other_vae for one in wanted if one.other_vae):
-        try:
-            vae_layout_of(catalog.of(Kind.VAE)[name].path)
-        except FarmError as error:
-            yield "vae", f"{name!r} cannot be used; {error}"
+def _of_files(wanted: Sequence[Settings], named: Named) -> Iterator[Mistake]:
+    """Files beside checkpoints that cannot be used, or are not the only ones that are meant."""
+    meant = {use: entries for one in wanted for use, entries in named.matches(one).items()}
+    for (kind, name), entries in meant.items():
+        setting = kind if kind == Kind.VAE else "prompt"
+        if len(entries) > 1:
+            yield setting, f"{quoted(name)} may be any of {', '.join(repr(one.name) for one in entries)}"
+        for entry in entries:
+            try:
+                check_file(Kind(kind), entry.path)
+            except FarmError as error:
+                yield setting, f"{quoted(name)} cannot be used; {error}"
 
 
 def _too_many_pictures(wanted: Sequence[Settings]) -> Iterator[Mistake]:

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from farm.axes import Axis
-from farm.cell import FileHashes
 from farm.cli.explain import explanation
 from farm.cli.jobs import Hashed, Place, load_plans, look_around, read_plans
 from farm.cli.oddities import counted_warnings, prompt_warnings, shortened
@@ -58,10 +57,10 @@ def plan(
     place = look_around(results, models)
     [compiled] = load_plans([job], overridden(overrides, precision), place)
     warnings = prompt_warnings(compiled, addon_names(place.catalog))
-    hashes, file_hashes = place.hashes_of([compiled], place.hashes.known)
+    hashed = place.hashed([compiled], place.hashes.known)
     ordered = compiled.in_order(chosen) if chosen else compiled
-    facts = facts_of(compiled) | {"estimate": _estimate(ordered, place, hashes), "warnings": warnings}
-    facts |= _done(ordered, facts, place, hashes, file_hashes)
+    facts = facts_of(compiled) | {"estimate": _estimate(ordered, place, hashed), "warnings": warnings}
+    facts |= _done(ordered, facts, place, hashed)
     told = explained(ordered) if explain else None
     if as_json:
         facts |= {"explanation": asdict(told)} if told else {}
@@ -72,26 +71,24 @@ def plan(
         print("", *explanation(told), sep="\n")
 
 
-def _estimate(planned: Plan, place: Place, hashes: Mapping[str, str]) -> dict[str, Any] | None:
+def _estimate(planned: Plan, place: Place, hashed: Hashed) -> dict[str, Any] | None:
     needs = Needs(planned.needs(), loads_of(planned), planned.texts())
-    estimate = Rates().estimate(needs, hashes, str(place.workspace.root))
+    estimate = Rates().estimate(needs, hashed.models, str(place.workspace.root))
     return asdict(estimate) if estimate else None
 
 
-def _done(
-    planned: Plan, facts: Mapping[str, Any], place: Place, hashes: Hashed, file_hashes: FileHashes
-) -> dict[str, Any]:
+def _done(planned: Plan, facts: Mapping[str, Any], place: Place, hashed: Hashed) -> dict[str, Any]:
     """What is there already, as far as that can be told without reading whole checkpoints."""
-    if not all((*hashes.values(), *file_hashes.values())):
+    if not hashed.is_complete:
         return {"done": None, "estimate_of_the_others": None, "others_at_most": False}
     if not (done := done_in(place.results / planned.name)):
         others = {"estimate_of_the_others": facts["estimate"], "others_at_most": facts["rows_at_most"]}
         return {"done": 0, **others}
-    plan = planned.keyed(hashes, file_hashes)
+    plan = hashed.keyed(planned)
     left = plan.without(done)
     return {
         "done": len(plan.cells) - len(left.cells),
-        "estimate_of_the_others": _estimate(left, place, hashes) if left.cells else None,
+        "estimate_of_the_others": _estimate(left, place, hashed) if left.cells else None,
         "others_at_most": left.leaves_rows_out(),
     }
 

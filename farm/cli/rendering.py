@@ -128,8 +128,8 @@ class _LateFarm:
 
 
 def _keyed(plans: Sequence[Plan], place: Place) -> list[Plan]:
-    hashes = place.hashes_of(plans, place.hashes.of)
-    return [plan.keyed(*hashes) for plan in plans]
+    hashed = place.hashed(plans, place.hashes.of)
+    return [hashed.keyed(plan) for plan in plans]
 
 
 def _run_job(plan: Plan, place: Place, farm: _LateFarm, options: Mapping[str, Any], follows: bool) -> int:

@@ -24,23 +24,16 @@ def embeddings(text: str, names: Collection[str]) -> list[tuple[int, int, str]]:
 
 
 def unapplied(text: str, known: Known, negative: bool = False) -> list[Oddity]:
-    """The tags and embeddings of a prompt, and why they do nothing."""
-    tags = [] if negative else list(_of_tags(text, known))
-    outside = text
-    for tag in tags:
-        outside = outside[: tag.start] + " " * (tag.end - tag.start) + outside[tag.end :]
-    found = [
-        Oddity(start, end, f"the embedding {quoted(name)} is not applied yet: it is encoded as words")
-        for start, end, name in embeddings(outside, known.get(EMBEDDING, ()))
-    ]
-    return sorted([*found, *tags])
+    """The tags of a prompt that do nothing, and why."""
+    return [] if negative else list(_of_tags(text, known))
 
 
 def _of_tags(text: str, known: Known) -> Iterator[Oddity]:
     start = 0
     for tag in parse(text).tags:
         start = text.index(str(tag), start)
-        yield Oddity(start, start + len(str(tag)), _why(tag.kind, tag.arguments[0], known))
+        if why := _why(tag.kind, tag.arguments[0].strip(), known):
+            yield Oddity(start, start + len(str(tag)), why)
         start += len(str(tag))
 
 
@@ -48,8 +41,8 @@ def _why(kind: str, name: str, known: Known) -> str:
     kinds = [other for other in known if other != EMBEDDING]
     if kind not in kinds:
         return f"{quoted(kind)} is no kind of tag, and left out; there are {', '.join(kinds)}"
-    missing = ""
-    if name not in known[kind]:
-        near = near_name(name, known[kind])
-        missing = "; there is no such file" + (f", did you mean {near!r}?" if near else "")
-    return f"the {kind} {quoted(name)} is not applied yet: the picture is as without it{missing}"
+    if name.casefold() in map(str.casefold, known[kind]):
+        return ""
+    near = near_name(name, known[kind])
+    hint = f"; did you mean {near!r}?" if near else ""
+    return f"there is no {kind} {quoted(name)}: the picture is as without it{hint}"

@@ -12,12 +12,13 @@ import torch
 from farm.ordering import LOADED_AT_ONCE
 from farm.render.compiled import Compiled
 from farm.render.device import dtype_for
+from farm.render.files import LoadVae
 from farm.render.memory import HOST, Memory
 from farm.render.model import Model
 from farm.render.placement import Placed, Rung, rung_for
 from farm.render.requests import Weights
 from farm.render.tuning import tuned
-from farm.render.vaes import LoadVae, Vaes
+from farm.render.vaes import Vaes
 from farm.weights.checkpoint import Networks
 from farm.weights.device_errors import is_out_of_memory
 from farm.weights.fit import takes_sizes

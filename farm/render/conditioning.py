@@ -11,6 +11,7 @@ from farm.cell import Settings
 from farm.costs import guiding_strands
 from farm.prompts.chunks import Chunk
 from farm.prompts.emphasis import weighted
+from farm.prompts.patches import Scales, patches_of
 from farm.prompts.strands import Strand
 from farm.render.device import onto
 from farm.render.guidance import Condition, Stage
@@ -31,12 +32,14 @@ class Encoding:
         clip_skip: 1 for the last layer, n for the n-th from the end.
         emphasis: what weights do, a row of `farm.render.weighting`; empty if there are none.
         chunks: encoded one by one and joined; without weights where these do nothing.
+        loras: that act on the text encoders, with their weights.
     """
 
     weights: Weights
     clip_skip: int
     emphasis: str
     chunks: tuple[Chunk, ...]
+    loras: Scales = ()
 
 
 def conditions_of(settings: Settings, weights: Weights, model: Model, samplers: Samplers) -> Coroutine:
@@ -80,9 +83,10 @@ def _encodings(
 
 
 def _encoding(settings: Settings, weights: Weights, chunks: Sequence[Chunk]) -> Encoding:
+    loras = patches_of(settings.prompt).on_text
     if settings.emphasis != "ignore" and any(chunk.is_weighted for chunk in chunks):
-        return Encoding(weights, settings.clip_skip, settings.emphasis, tuple(chunks))
-    return Encoding(weights, settings.clip_skip, "", tuple(Chunk(chunk.tokens) for chunk in chunks))
+        return Encoding(weights, settings.clip_skip, settings.emphasis, tuple(chunks), loras)
+    return Encoding(weights, settings.clip_skip, "", tuple(Chunk(chunk.tokens) for chunk in chunks), loras)
 
 
 def _length(texts: dict[Encoding, Conditioning], row: dict[str, Encoding]) -> int:
@@ -146,8 +150,8 @@ def _chunk(chunk: Chunk, encoding: Encoding, model: Model) -> Share:
     """Chunks are shared as well: texts with other weights, or with another ending, have them in common."""
     known = model.tokenizer.embeddings_of(chunk)
     tokens, tokens_2 = (one.filled(chunk) if one else () for one in (model.tokenizer, model.tokenizer_2))
-    request = EncodeText(encoding.weights, tokens, encoding.clip_skip, tokens_2, known)
-    key = ("chunk", request.weights, request.tokens, request.clip_skip)
+    request = EncodeText(encoding.weights, tokens, encoding.clip_skip, tokens_2, known, encoding.loras)
+    key = ("chunk", request.weights, request.tokens, request.clip_skip, request.loras)
     return Share(key, lambda _: _answered(request))
 
 

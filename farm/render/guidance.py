@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from farm.prompts.patches import OnUnet
 from farm.prompts.strands import stage_at
 from farm.questions import Denoise, Draw, Output, Read
 from farm.render.deepcache import DeepCache, Features
@@ -85,6 +86,7 @@ class Guidance:
         token_merging_ratio: of its rows.
         deepcache: of its rows; None computes all of each.
         beside: channels that the network is shown behind the latents `(channels, height/8, width/8)`.
+        patches: of its rows: LoRA and hypernetworks.
     """
 
     weights: Weights
@@ -97,6 +99,7 @@ class Guidance:
     token_merging_ratio: float = 0.0
     deepcache: DeepCache | None = None
     beside: torch.Tensor | None = None
+    patches: OnUnet = OnUnet()
 
     def conditions_at(self, question: Denoise | Output, evaluation: int) -> tuple[Condition, ...]:
         """The conditions that have a row, with their coefficients.
@@ -134,7 +137,7 @@ class Guidance:
         if question.x is not self.origin.x:
             return rows
         time = float(np.float32(rows[0].time))  # as the network is told it
-        key = ("first row", self.weights, self.origin.key, question.sigma, time)
+        key = ("first row", self.weights, self.patches, self.origin.key, question.sigma, time)
         return tuple(
             row if row.features is not None else _shared((*key, *row.approximation, stage.key), row)
             for row, stage in zip(rows, stages, strict=True)
@@ -176,8 +179,9 @@ class Guidance:
         branch = None if self.deepcache is None else self.deepcache.branch
         if self.beside is not None:
             shown = torch.cat((shown, self.beside))
+        how = (self.token_merging_ratio, branch)
         return tuple(
-            Predict(self.weights, shown, time, stage.conditioning, self.token_merging_ratio, branch, deep)
+            Predict(self.weights, shown, time, stage.conditioning, *how, deep, self.patches)
             for stage, deep in zip(stages, features, strict=True)
         )
 

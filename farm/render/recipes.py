@@ -14,6 +14,7 @@ from farm.counting import steps_from_picture
 from farm.diffusers_schedulers import BadScheduler
 from farm.errors import CellFailed
 from farm.init_pixels import InitPixels
+from farm.prompts.patches import patches_of
 from farm.questions import Draw, NoiseSource
 from farm.render.broken import Broken, Fault
 from farm.render.conditioning import conditions_of
@@ -130,7 +131,7 @@ def _sample(
         Guidance, weights, parameterization, shown.conditions, beside=shown.beside,
         rescale=settings.guidance_rescale, minimum_sigma=settings.negative_guidance_minimum_sigma,
         guided=guided_evaluations(settings, samplers), token_merging_ratio=settings.token_merging_ratio,
-        deepcache=deepcache_of(settings),
+        deepcache=deepcache_of(settings), patches=patches_of(settings.prompt).on_unet,
     )  # fmt: skip
     if row.algorithm == DIFFUSERS:
         config = as_predicting(model.scheduler_config, settings.prediction_type)

@@ -7,7 +7,6 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from PIL import Image
@@ -25,13 +24,13 @@ from farm.render.memory import Memory
 from farm.render.profile import Profile
 from farm.render.recipes import Picture, text_to_image, weights_of
 from farm.render.remembered import Remembered
-from farm.render.requests import Weights
+from farm.render.requests import Coroutine, Weights
 from farm.render.runner import Runner
+from farm.render.stored import Stored
 from farm.sampling import BUILT_IN, Samplers
 from farm.weights.checkpoint import Networks
 from farm.weights.device_errors import is_out_of_memory
 from farm.weights.loading import load_checkpoint
-from farm.weights.vae import load_vae
 from farm.work import Work
 
 
@@ -99,6 +98,7 @@ class Renderer:
         files: Mapping[FileUse, Path] = MappingProxyType({}),
     ) -> None:
         self._pictures = pictures
+        self._stored = Stored(files)
         self._device = torch.device(device)
         if self._device.type == "cuda" and self._device.index is not None:
             torch.cuda.set_device(self._device)  # what is captured is captured on the current one
@@ -109,7 +109,7 @@ class Renderer:
         clock = clock_of(self._device)
         self._runner = Runner(
             partial(_load, checkpoints), self._device, capacity=self._capacity, compiles=compiled,
-            memory=memory, clock=clock, load_vae=partial(_load_vae, files),
+            memory=memory, clock=clock, files=self._stored.as_files(),
         )  # fmt: skip
         self._profile = Profile() if profiled else None
         runner = self._profile.watched(self._runner) if self._profile else self._runner
@@ -173,8 +173,13 @@ class Renderer:
                 return
             name, one = next(self._names), self._held_back.popleft()
             self._tries[name] = one
-            begin = partial(text_to_image, one.settings, one.samplers, self._pictures)
+            begin = partial(self._begun, one)
             self._engine.submit(name, begin(), begin)
+
+    def _begun(self, one: _Try) -> Coroutine:
+        """The recipe of a try; what it needs of small files is read in it, so that they fail it alone."""
+        embeddings = self._stored.embeddings(one.settings)
+        return (yield from text_to_image(one.settings, one.samplers, self._pictures, embeddings))
 
     def _in_use(self) -> set[Weights]:
         return {weights_of(one.settings) for one in self._tries.values()}
@@ -224,14 +229,6 @@ def _capacity(memory: Memory, rows: int | None) -> Capacity:
     if not memory.name:
         return Capacity(memory.device, rows)
     return Capacity(memory.device, rows, memory, Remembered(memory.name, cache_path("capacity.json")))
-
-
-def _load_vae(
-    files: Mapping[FileUse, Path], name: str, scaling_factor: float, device: torch.device, dtype: torch.dtype
-) -> Any:
-    if ("vae", name) not in files:
-        raise CellFailed(f"the VAE {name!r} is not on this machine")
-    return load_vae(files["vae", name], scaling_factor, device, dtype)
 
 
 def _load(checkpoints: Mapping[str, Path], name: str, device: torch.device, dtype: torch.dtype) -> Networks:

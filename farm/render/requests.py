@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 
 from farm.costs import weight_of_shallow
+from farm.prompts.patches import OnUnet, Scales
 from farm.prompts.vectors import Token
 from farm.render.told import Conditioning
 from farm.weights.embedding import Embedding
@@ -75,6 +76,7 @@ class EncodeText:
         clip_skip: 1 for the last layer, n for the n-th from the end.
         tokens_2: the same for the second encoder, which is padded otherwise; empty where there is one.
         embeddings: whose vectors are among the tokens, by their keys.
+        loras: that act on the text encoders, with their weights.
     """
 
     prepares: ClassVar[bool] = True
@@ -83,11 +85,18 @@ class EncodeText:
     clip_skip: int
     tokens_2: tuple[Token, ...] = ()
     embeddings: Mapping[str, Embedding] = field(default_factory=dict)
+    loras: Scales = ()
 
     @property
     def batch_key(self) -> Hashable:
-        """Chunks of equal length and depth batch together."""
-        return ("encode text", self.weights, len(self.tokens), self.clip_skip)
+        """Chunks of equal length and depth batch together; LoRA can have another weight in each row."""
+        loras = tuple(name for name, _ in self.loras)
+        return ("encode text", self.weights, len(self.tokens), self.clip_skip, loras)
+
+    @property
+    def is_patched(self) -> bool:
+        """Whether LoRA act on it."""
+        return bool(self.loras)
 
     @property
     def kind(self) -> Kind:
@@ -144,6 +153,7 @@ class Predict:
         branch: where deep features are taken, or put back (`farm.render.deepcache`); None is nowhere.
         features: deep features of an earlier row `(channels, height, width)`: only what is shallower than
             these is computed.
+        patches: LoRA and hypernetworks that act on the UNet, with their weights in this row.
     """
 
     prepares: ClassVar[bool] = False
@@ -154,21 +164,34 @@ class Predict:
     token_merging_ratio: float = 0.0
     branch: int | None = None
     features: torch.Tensor | None = None
+    patches: OnUnet = OnUnet()
 
     @property
     def batch_key(self) -> Hashable:
         """Rows of equal weights, shapes and kind batch together, whatever their sampler, step or scale.
 
+        Patches can have another weight in each row.
+
         What goes with the states has the same shape in all rows of the same weights.
         """
         told = self.conditioning.states.shape
-        return ("predict", self.weights, self.input.shape, told, *self.approximation)
+        return ("predict", self.weights, self.input.shape, told, *self.approximation, self.patches.names)
 
     @property
     def approximation(self) -> tuple[Hashable, ...]:
         """How it is computed: equal for rows of equal approximations."""
         deep = None if self.features is None else self.features.shape
         return self.token_merging_ratio, self.branch, deep
+
+    @property
+    def is_patched(self) -> bool:
+        """Whether LoRA or hypernetworks act on it."""
+        return any(self.patches)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a call of the whole UNet and nothing more."""
+        return not (self.is_approximate or self.is_patched)
 
     @property
     def is_approximate(self) -> bool:

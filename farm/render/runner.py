@@ -17,7 +17,9 @@ from farm.render.compiled import plainly
 from farm.render.decoding import decoded
 from farm.render.embedded import ids_of, vectors_shown
 from farm.render.encoding import encoded
+from farm.render.files import NO_FILES, Files
 from farm.render.memory import Memory
+from farm.render.patching import Patching
 from farm.render.placement import Rung
 from farm.render.requests import (
     Decode,
@@ -34,7 +36,6 @@ from farm.render.strips import can_strip
 from farm.render.text_encoding import encoded_texts
 from farm.render.told import stacked
 from farm.render.transfers import Transfers
-from farm.render.vaes import LoadVae, no_vaes
 from farm.weights.device_errors import is_out_of_memory
 from farm.work import Kind
 
@@ -52,7 +53,7 @@ class Runner:
         compiles: whether UNets are compiled for full batches.
         memory: of the device.
         clock: that times the calls, and is told what is compiled in them.
-        load_vae: reads a VAE that is not a checkpoint's own, by its name.
+        files: where VAEs, LoRA and hypernetworks come from.
 
     Attributes:
         filled_up: rows that were computed to fill calls up, and answered nobody.
@@ -68,7 +69,7 @@ class Runner:
         compiles: bool = False,
         memory: Memory | None = None,
         clock: Clock | None = None,
-        load_vae: LoadVae = no_vaes,
+        files: Files = NO_FILES,
     ) -> None:
         self.filled_up = 0
         self.notes: list[str] = []
@@ -79,11 +80,12 @@ class Runner:
         self._memory = memory or Memory(device)
         self._clock = clock or Clock()
         self._transfers = Transfers(device)
+        self._patching = Patching(files, self._transfers, self._loading, self._noted)
         self._in_strips: set[Hashable] = set()
         self._calling: Request | None = None
         self._is_compiling = False
         self._checkpoints = Checkpoints(
-            load, device, self._memory, compiles, self._noted, self._loading, self._making_faster, load_vae
+            load, device, self._memory, compiles, self._noted, self._loading, self._making_faster, files.vae
         )
         self._answers: dict[type, Callable[[Any, Any], list[Any]]] = {
             EncodeText: self._encode_text,
@@ -190,7 +192,7 @@ class Runner:
     def _size(self, rows: Sequence[Request]) -> int:
         """Of the bucket; what is compiled is faster even if nearly half of it is filling."""
         least = next(bucket for bucket in self._buckets if bucket >= len(rows))
-        if self._compiles and isinstance(rows[0], Predict) and not rows[0].is_approximate:
+        if self._compiles and isinstance(rows[0], Predict) and rows[0].is_plain:
             full = self._full(rows[0])
             compiled = self._checkpoints.of(rows[0].weights).compiled
             if least < full < 2 * least and compiled and compiled.has(full, rows[0]):
@@ -218,7 +220,11 @@ class Runner:
             return False
         is_precise = isinstance(request, EncodeImage | Decode) and request.precise
         vae = request.vae if isinstance(request, EncodeImage | Decode) else ""
-        if held.let_others_go(weights) or held.let_extras_go(weights, is_precise, vae):
+        if (
+            held.let_others_go(weights)
+            or held.let_extras_go(weights, is_precise, vae)
+            or self._patching.let_go(request)
+        ):
             return self._may_be_more(weights)
         if isinstance(request, Decode) and held.of(weights).networks.rung != Rung.WHOLE:
             return self._begun_in_strips(request) or self._lowered(weights)
@@ -256,7 +262,11 @@ class Runner:
     def _encode_text(self, encoders: Sequence[Any], requests: list[EncodeText]) -> list[Any]:
         tokens = ([one.tokens for one in requests], [one.tokens_2 for one in requests])
         ids = [self._transfers.put(list(map(ids_of, rows)), torch.int64) for _, rows in zip(encoders, tokens)]
-        with vectors_shown(encoders, requests, self._transfers):
+        networks = self._checkpoints.of(requests[0].weights).networks
+        with (
+            self._patching.on_text(networks, encoders, requests),
+            vectors_shown(encoders, requests, self._transfers),
+        ):
             return [*encoded_texts(encoders, ids, requests[0].clip_skip)]
 
     def _fetched(self, requests: Sequence[Any]) -> list[Any]:
@@ -271,14 +281,16 @@ class Runner:
         inputs = torch.stack([row.input for row in requests]).to(self._checkpoints.dtype(weights))
         times = self._transfers.put([row.time for row in requests], torch.float32)
         states, added = stacked([row.conditioning for row in requests])
-        if requests[0].is_approximate:
-            return approximated(unet, requests, inputs, times, states, added)
-        if (compiled := self._checkpoints.of(weights).compiled) is None:
-            output = plainly(unet)(inputs, times, states, *added)
-        else:
-            full = len(requests) >= self._full(requests[0])
-            output = compiled(inputs, times, states, *added, full=full)
-        return list(output.float().unbind(0))
+        loaded = self._checkpoints.of(weights)
+        with self._patching.on_unet(loaded.networks, unet, requests):
+            if requests[0].is_approximate:
+                return approximated(unet, requests, inputs, times, states, added)
+            if loaded.compiled is None or not requests[0].is_plain:
+                output = plainly(unet)(inputs, times, states, *added)
+            else:
+                full = len(requests) >= self._full(requests[0])
+                output = loaded.compiled(inputs, times, states, *added, full=full)
+            return list(output.float().unbind(0))
 
     def _encode_image(self, vae: Any, requests: list[EncodeImage]) -> list[Any]:
         pixels = self._transfers.stack([row.pixels for row in requests])

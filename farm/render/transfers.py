@@ -37,6 +37,11 @@ class Transfers:
         self._back: torch.cuda.Stream | None = None  # made when it is first used
         self._ahead: deque[torch.cuda.Event] = deque()
 
+    @property
+    def device(self) -> torch.device:
+        """Of the networks."""
+        return self._device
+
     def put(self, numbers: Sequence[Any], dtype: torch.dtype) -> torch.Tensor:
         """A list (of lists) of numbers as a tensor on the device."""
         tensor = torch.tensor(numbers, dtype=dtype, pin_memory=self._is_cuda)

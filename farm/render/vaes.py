@@ -7,19 +7,10 @@ from typing import Any
 
 import torch
 
-from farm.errors import CellFailed
+from farm.render.files import LoadVae
 from farm.render.memory import Memory
 from farm.render.tuning import tuned_vae
 from farm.work import Kind
-
-LoadVae = Callable[[str, float, torch.device, torch.dtype], Any]
-"""Reads a VAE by its name, given the scaling factor of latents."""
-
-
-def no_vaes(name: str, *_: Any) -> Any:
-    """Where there are none."""
-    raise CellFailed(f"the VAE {name!r} is not on this machine")
-
 
 MOST = 4
 """That are held at once; one takes 0.2 to 0.3 GB."""

@@ -7,7 +7,8 @@ from functools import cached_property
 from operator import attrgetter
 
 from farm.axes import Axis, AxisValue
-from farm.cell import Cell
+from farm.cell import Cell, SettingValue
+from farm.patch_settings import PATCH_DEFAULTS, without_patches
 from farm.plan import Plan
 from farm.prompts.differing import common, differing
 from farm.prompts.hiding import is_dynamic
@@ -54,7 +55,7 @@ def labels(plan: Plan, cells: Collection[Cell], *, longest: int | None = None) -
     cut = _whole if longest is None else lambda texts: cut_short(texts, longest)
     found = Labels(titles={axis.name: cut([value.title for value in axis.values]) for axis in plan.axes})
     for name in PROMPTS:
-        _Prompts(plan.axes, ordered, name).tell(found, cut)
+        _Prompts(plan.axes, ordered, name, plan.asked).tell(found, cut)
     return found
 
 
@@ -68,12 +69,26 @@ def _whole(texts: Sequence[str]) -> tuple[str, ...]:
 class _Prompts:
     """The prompts, or the negative prompts, of some cells."""
 
-    def __init__(self, axes: Sequence[Axis], cells: Sequence[Cell], name: str) -> None:
+    def __init__(
+        self, axes: Sequence[Axis], cells: Sequence[Cell], name: str, asked: Mapping[str, SettingValue]
+    ) -> None:
         self._axes = axes
         self._cells = cells
         self._name = name
-        self._texts = [str(getattr(cell.settings, name)) for cell in cells]
+        self._texts = [self._said_by(cell, asked) for cell in cells]
         self._distinct = list(dict.fromkeys(self._texts))
+
+    def _said_by(self, cell: Cell, asked: Mapping[str, SettingValue]) -> str:
+        """The text; without LoRA and the like where labels tell of them."""
+        text = str(getattr(cell.settings, self._name))
+        values = [axis.values[index] for axis, index in zip(self._axes, cell.coordinates)]
+        on_axes = {
+            name: one for value in values for name, one in value.settings.items() if name in PATCH_DEFAULTS
+        }
+        if not on_axes:
+            return text
+        at_top = {name: one for name, one in asked.items() if name in PATCH_DEFAULTS}
+        return without_patches(self._name, text, at_top | on_axes)
 
     def tell(self, found: Labels, cut: _Cut) -> None:
         """Say in `found` what there is to be said."""

@@ -1,8 +1,9 @@
 """What prompts can name beside words: LoRA, hypernetworks, embeddings, by the names of their files."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from farm.weights.catalog import Catalog
+from farm.weights.named import spellings
 from farm.weights.places import Kind
 
 KINDS: Mapping[str, Kind] = {
@@ -15,5 +16,12 @@ KINDS: Mapping[str, Kind] = {
 
 
 def addon_names(catalog: Catalog) -> dict[str, frozenset[str]]:
-    """The names of all files of each kind: without folder and suffix, as prompts write them."""
-    return {tag: frozenset(entry.stem for entry in catalog.of(kind).values()) for tag, kind in KINDS.items()}
+    """The names of all files of each kind as prompts can write them, with folder and suffix or without."""
+    return {tag: frozenset(_names(catalog, kind)) for tag, kind in KINDS.items()}
+
+
+def _names(catalog: Catalog, kind: Kind) -> Iterator[str]:
+    for entry in catalog.of(kind).values():
+        yield entry.stem
+        if kind is not Kind.EMBEDDING:  # whose names stand among words
+            yield from (entry.name, *spellings(entry))

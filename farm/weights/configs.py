@@ -6,6 +6,7 @@ from typing import Any
 
 from farm.errors import FarmError, described
 from farm.weights.architecture import Architecture, architecture_in
+from farm.weights.catalog import PICTURES
 from farm.weights.contents import BadFile, read_contents
 from farm.weights.diffusers_folder import SCHEDULER_CONFIG, UNET_CONFIG, config_in, pipeline_of
 from farm.weights.hashes import stamp
@@ -13,6 +14,7 @@ from farm.weights.original_config import config_beside
 from farm.weights.original_layout import NotThisLayout
 from farm.weights.places import Kind
 from farm.weights.recognition import kind_of
+from farm.weights.vae_layout import vae_layout_of
 
 
 def check_checkpoint(path: Path) -> None:
@@ -28,6 +30,23 @@ def check_checkpoint(path: Path) -> None:
         pipeline_of(path)
     except FarmError as error:
         raise FarmError(f"{path}: {error}") from error
+
+
+def check_file(kind: Kind, path: Path) -> None:
+    """Whether a file can be used beside a checkpoint, as far as its header says.
+
+    Args:
+        kind: that it is asked as.
+        path: of the file.
+
+    Raises:
+        FarmError: it cannot; one line that begins with its path.
+    """
+    if kind is Kind.VAE:
+        vae_layout_of(path)
+    elif path.suffix.lower() not in PICTURES and (found := kind_of(read_contents(path))) is not kind:
+        is_what = found.in_words if found else "something else"
+        raise BadFile(f"{path}: it is {is_what}, and not {kind.in_words}")
 
 
 def scheduler_config_of(path: Path) -> dict[str, Any]:

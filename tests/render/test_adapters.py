@@ -17,9 +17,10 @@ from farm.render.adapters import adapted
 from farm.render.deepcache import shallow_output, with_features
 from farm.render.token_merging import tokens_merged
 from farm.render.tuning import faster
-from farm.weights.checkpoint import Networks, load_checkpoint
+from farm.weights.checkpoint import Networks
 from farm.weights.deltas import Delta
 from farm.weights.layers import layers_of
+from farm.weights.loading import load_checkpoint
 from farm.weights.lora import Lora, read_lora
 from tests.weights.lora_files import factors, kohya
 

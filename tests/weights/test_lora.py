@@ -24,8 +24,9 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from farm.errors import CellFailed
-from farm.weights.checkpoint import Networks, load_checkpoint
+from farm.weights.checkpoint import Networks
 from farm.weights.layers import Layer, layers_of, names_of
+from farm.weights.loading import load_checkpoint
 from farm.weights.lora import Lora, read_lora
 from farm.weights.lora_keys import key_of
 from tests.weights.lora_files import SDXL, attends, factors, kohya, product, tiny_sdxl, tiny_unet, weighted

@@ -1,0 +1,72 @@
+"""Files that cells name beside checkpoints, where they lie on this machine."""
+
+import hashlib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from farm.cell import FileUse, Settings
+from farm.errors import CellFailed
+from farm.render.files import Files, LoraFile
+from farm.weights.catalog import PICTURES
+from farm.weights.contents import read_contents
+from farm.weights.embedding import Embedding, read_embedding
+from farm.weights.embedding_picture import read_picture
+from farm.weights.hypernetwork import Hypernetwork, read_hypernetwork
+from farm.weights.named import embeddings_in
+from farm.weights.places import Kind
+from farm.weights.reading import read_object, read_tensors
+from farm.weights.vae import load_vae
+
+
+class Stored:
+    """Reads them.
+
+    Args:
+        paths: of each, by its kind and the name that cells call it.
+    """
+
+    def __init__(self, paths: Mapping[FileUse, Path]) -> None:
+        self._paths = paths
+        self._known: dict[str, Embedding] = {}
+
+    def as_files(self) -> Files:
+        """As runners ask for them."""
+        return Files(self._vae, self._lora, self._hypernetwork)
+
+    def embeddings(self, settings: Settings) -> dict[str, Embedding]:
+        """Those that the prompts of a picture name, by their names.
+
+        Raises:
+            BadFile: one cannot be read.
+        """
+        return {name: self._embedding(name) for name in embeddings_in(settings, self._embedding_names)}
+
+    @cached_property
+    def _embedding_names(self) -> dict[str, Path]:
+        return {name: path for (kind, name), path in self._paths.items() if kind == Kind.EMBEDDING}
+
+    def _embedding(self, name: str) -> Embedding:
+        if name not in self._known:
+            path = self._embedding_names[name]
+            content = path.read_bytes()
+            is_picture = path.suffix.lower() in PICTURES
+            tree = read_picture(content, name) if is_picture else read_object(path)
+            self._known[name] = read_embedding(tree, name, hashlib.sha256(content).hexdigest())
+        return self._known[name]
+
+    def _vae(self, name: str, scaling_factor: float, device: torch.device, dtype: torch.dtype) -> Any:
+        if ("vae", name) not in self._paths:
+            raise CellFailed(f"the VAE {name!r} is not on this machine")
+        return load_vae(self._paths["vae", name], scaling_factor, device, dtype)
+
+    def _lora(self, name: str) -> LoraFile | None:
+        path = self._paths.get(("lora", name))
+        return None if path is None else LoraFile(read_tensors(path), read_contents(path).metadata)
+
+    def _hypernetwork(self, name: str) -> Hypernetwork | None:
+        path = self._paths.get(("hypernetwork", name))
+        return None if path is None else read_hypernetwork(read_object(path), name)
