@@ -49,7 +49,7 @@ def adapted(layers: Mapping[str, Layer], additions: Sequence[Addition]) -> Itera
         scales = given
         for path, delta in deltas.items():
             layer = layers[path]
-            scales = scales.to(layer.module.weight.dtype)  # once, since nearly all are of one type
+            scales = scales.to(layer.module.weight.dtype)  # once for all; mixed types would be slow
             parts[layer.module].append(_Part(delta, scales, layer.outputs))
     hooks = [module.register_forward_hook(_Addition(each)) for module, each in parts.items()]
     try:

@@ -18,9 +18,9 @@ from farm.render.deepcache import shallow_output, with_features
 from farm.render.token_merging import tokens_merged
 from farm.render.tuning import faster
 from farm.weights.checkpoint import Networks
-from farm.weights.deltas import Delta
-from farm.weights.layers import layers_of
 from farm.weights.loading import load_checkpoint
+from farm.weights.deltas import Delta, Full
+from farm.weights.layers import layers_of
 from farm.weights.lora import Lora, read_lora
 from tests.weights.lora_files import factors, kohya
 
@@ -287,6 +287,22 @@ def test_rows_of_the_text_encoder(networks: Networks, loras: list[Lora]) -> None
     assert torch.equal(found[0], plain[0])
     assert (wanted[1] - plain[1]).abs().max() > 0.05
     torch.testing.assert_close(found[1], wanted[1], rtol=0, atol=2e-5)
+
+
+class Told(Full):
+    """Of nothing, and says what it was told."""
+
+    def add_to(self, output: torch.Tensor, x: torch.Tensor, scales: torch.Tensor) -> None:
+        assert scales.shape == (len(output), *[1] * (output.ndim - 1))
+        assert scales.dtype == output.dtype == torch.bfloat16
+
+
+def test_scales_come_in_the_type_of_the_layers(networks: Networks) -> None:
+    unet = copy.deepcopy(networks.unet).to(torch.bfloat16)
+    layers = layers_of(unet)
+    deltas = {path: Told(None, None, layer.shape) for path, layer in layers.items()}
+    with torch.inference_mode(), adapted(layers, [(deltas, torch.ones(2))]):
+        unet(*inputs(2, torch.bfloat16), return_dict=False)
 
 
 def test_nothing_waits_for_the_device(networks: Networks, loras: list[Lora]) -> None:

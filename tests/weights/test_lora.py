@@ -187,6 +187,23 @@ def test_names_of_the_original_layout_are_those_that_diffusers_knows() -> None:
             assert key_of(key).layer == path
 
 
+KNOWN_OF_SD = {
+    "input_blocks_1_1_proj_in": "down_blocks.0.attentions.0.proj_in",
+    "input_blocks_9_0_op": "down_blocks.2.downsamplers.0.conv",
+    "middle_block_1_proj_out": "mid_block.attentions.0.proj_out",
+    "output_blocks_2_1_conv": "up_blocks.0.upsamplers.0.conv",
+    "output_blocks_5_2_conv": "up_blocks.1.upsamplers.0.conv",
+    "output_blocks_11_1_transformer_blocks_0_ff_net_2":
+        "up_blocks.3.attentions.2.transformer_blocks.0.ff.net.2",
+}  # fmt: skip
+"""Likewise of Stable Diffusion 1, where a block without attention makes pictures larger, too."""
+
+
+def test_names_of_the_original_layout_of_stable_diffusion(sd1: Networks) -> None:
+    names = original_names(sd1.unet)
+    assert {name: path for path, name in names.items() if name in KNOWN_OF_SD} == KNOWN_OF_SD
+
+
 @pytest.mark.parametrize("of", ["SDXL", "SD"])
 def test_layers_are_found_by_the_names_of_the_original_layout(of: str, cats: Networks) -> None:
     unet = tiny_sdxl()[0] if of == "SDXL" else cats.unet
@@ -559,6 +576,7 @@ BROKEN: list[tuple[dict[str, tuple[int, ...]], str]] = [
     ({"lora_up.weight": (64, 4)}, "it lacks down"),
     ({"lora_down.weight": (4, 64), "lora_up.weight": (64, 3)}, "up is 64 × 3, where 64 × 4 × 1 × 1 fits"),
     ({"lora_down.weight": (4, 64), "lora_up.weight": (32, 4)}, "up is 32 × 4, where 64 × 4 × 1 × 1 fits"),
+    ({"lora_down.weight": (4, 64), "lora_up.weight": (4, 64)}, "up is 4 × 64, where 64 × 4 × 1 × 1 fits"),
     ({"lora_down.weight": (0, 64), "lora_up.weight": (64, 0)}, "down is 0 × 64"),
     ({"lora_down.weight": (), "lora_up.weight": (64, 4)}, "down is a number"),
     ({"lora_down.weight": (4, 64), "lora_up.weight": (256,)}, "up is 256"),
@@ -585,6 +603,23 @@ def test_tensors_that_do_not_go_together(
 ) -> None:
     tensors = {f"{LAYER}.{part}": torch.ones(shape) for part, shape in shapes.items()}
     assert refused(tensors, cats) == f"unet.down_blocks.0.attentions.0.proj_in: {message}"
+
+
+def test_what_is_broken_is_not_said_to_be_for_another_base(cats: Networks) -> None:
+    layer = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+    assert refused({f"unet.{layer}.lora_A.weight": torch.ones(4, 768)}, cats) == f"unet.{layer}: it lacks up"
+
+
+def test_products_are_not_for_normalizations(cats: Networks) -> None:
+    tensors = kohya({"conv_norm_out": (torch.ones(4, 64), torch.ones(64, 4))}, "lora_unet_")
+    assert refused(tensors, cats) == "unet.conv_norm_out: it is a normalization"
+
+
+def test_parts_beside_those_that_are_used_are_told(cats: Networks) -> None:
+    tensors = kohya(factors(cats.unet, 4, 0), "lora_unet_", alpha=4)
+    lora = read(tensors | {f"{LAYER}.lokr_w1": torch.ones(2, 2)}, cats)
+    assert lora.unused == (f"{LAYER}.lokr_w1",)
+    same(lora.unet, factors(cats.unet, 4, 0))
 
 
 def test_files_of_other_things_are_no_lora(cats: Networks) -> None:
