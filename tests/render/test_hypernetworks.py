@@ -12,9 +12,11 @@ from torch.nn import functional as F
 
 from farm.render.deepcache import shallow_output, with_features
 from farm.render.hypernetworks import Applied, chained, hypernetworks_applied
+from farm.render.offloading import Streamed
 from farm.render.token_merging import tokens_merged
 from farm.weights.checkpoint import Networks
 from farm.weights.hypernetwork import read_hypernetwork
+from tests.render.scarce import OnDevice, Scarce
 from tests.render.test_deepcache import DOWN, UP, unet
 from tests.render.test_tuning import tuned
 
@@ -257,6 +259,16 @@ def test_beside_merged_tokens_and_deep_features(kind: str, ratio: float, network
     wanted, _ = written_out(unet(cross_attention_dim=TEXT), CASES["all"])
     for one, other in zip(passes(prepared(kind, networks), CASES["all"]), passes(wanted, []), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("most", [0, 10**4], ids=["layer by layer", "in large groups"])
+def test_beside_weights_that_come_as_they_are_needed(kind: str, most: int, networks: Networks) -> None:
+    network, memory = prepared(kind, networks), Scarce(10**9)
+    wanted = output(network, CASES["two"])
+    Streamed(network, memory, most)
+    with OnDevice(memory):
+        assert all(torch.equal(output(network, CASES["two"]), wanted) for _ in range(3))
 
 
 @pytest.mark.parametrize("kind", KINDS)
