@@ -112,7 +112,7 @@ def _only(terms: Mapping[str, Any], name: str) -> tuple[str, Any]:
 
 
 def _vectors(found: Any, name: str) -> torch.Tensor:
-    """In float32, on the host."""
+    """In float32, on the host; copied, since the tensors of a file can be mapped from it."""
     if not torch.is_tensor(found) or not found.is_floating_point():
         what = str(found.dtype) if torch.is_tensor(found) else type(found).__name__
         raise _bad(name, f"has {what} where its vectors should be")
@@ -122,7 +122,7 @@ def _vectors(found: Any, name: str) -> torch.Tensor:
         raise _bad(
             name, f"is none: its tensor is {' × '.join(map(str, found.shape))}, not vectors × channels"
         )
-    vectors: torch.Tensor = found.detach().to("cpu", torch.float32)
+    vectors: torch.Tensor = found.detach().to("cpu", torch.float32, copy=True)
     if not vectors.isfinite().all():
         raise _bad(name, "has numbers that are not finite")
     return vectors

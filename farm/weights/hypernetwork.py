@@ -5,6 +5,7 @@ attention looks at, a network for keys and one for values: 768 or 1024 for a tex
 picture's own features, since attention of a picture to itself is meant as well.
 """
 
+import copy
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -79,12 +80,19 @@ class Hypernetwork:
         return sum(part.nbytes for part in parts)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Hypernetwork":
-        """It, as a UNet there can use it; its networks are moved."""
-        moved = {
-            width: (keys.to(device, dtype), values.to(device, dtype))
-            for width, (keys, values) in self.networks.items()
-        }
-        return replace(self, networks=moved)
+        """A copy, as a UNet there can use it."""
+
+        def moved(network: nn.Module) -> nn.Module:
+            return copy.deepcopy(network).to(device, dtype)
+
+        networks = {width: (moved(keys), moved(values)) for width, (keys, values) in self.networks.items()}
+        return replace(self, networks=networks)
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        networks = [network for pair in self.networks.values() for network in pair]
+        return sum(one.numel() * one.element_size() for network in networks for one in network.parameters())
 
 
 def read_hypernetwork(tree: Any, name: str) -> Hypernetwork:
@@ -191,7 +199,7 @@ def _network(width: int, state: Any, layers: Sequence[_Layer], name: str) -> nn.
 
 
 def _parameters(state: Any, width: int, name: str) -> Iterator[dict[str, torch.Tensor]]:
-    """Of each module that has some, in order."""
+    """Of each module that has some, in order; copied, since the tensors of a file can be mapped from it."""
     if not isinstance(state, Mapping):
         raise _bad(name, f"has no network at {width}")
     found: dict[int, dict[str, torch.Tensor]] = {}
@@ -203,7 +211,7 @@ def _parameters(state: Any, width: int, name: str) -> Iterator[dict[str, torch.T
         if not tensor.isfinite().all():
             raise _bad(name, f"has numbers that are not finite in {quoted(str(part))} at {width}")
         own = found.setdefault(int(matched[1]), {})
-        own[matched[2]] = tensor.detach().to("cpu", torch.float32)
+        own[matched[2]] = tensor.detach().to("cpu", torch.float32, copy=True)
     return (dict(sorted(own.items())) for _, own in sorted(found.items()))
 
 

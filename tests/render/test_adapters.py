@@ -18,9 +18,9 @@ from farm.render.deepcache import shallow_output, with_features
 from farm.render.token_merging import tokens_merged
 from farm.render.tuning import faster
 from farm.weights.checkpoint import Networks
-from farm.weights.loading import load_checkpoint
 from farm.weights.deltas import Delta, Full
 from farm.weights.layers import layers_of
+from farm.weights.loading import load_checkpoint
 from farm.weights.lora import Lora, read_lora
 from tests.weights.lora_files import factors, kohya
 

@@ -12,9 +12,11 @@ from torch.nn import functional as F
 
 from farm.render.deepcache import shallow_output, with_features
 from farm.render.hypernetworks import Applied, chained, hypernetworks_applied
+from farm.render.offloading import Streamed
 from farm.render.token_merging import tokens_merged
 from farm.weights.checkpoint import Networks
 from farm.weights.hypernetwork import read_hypernetwork
+from tests.render.scarce import OnDevice, Scarce
 from tests.render.test_deepcache import DOWN, UP, unet
 from tests.render.test_tuning import tuned
 
@@ -212,6 +214,10 @@ def test_a_row_is_answered_as_if_alone(kind: str, networks: Networks) -> None:
         ([[("a", 0.5)], [("b", 1.0)]], [("a", [0.5, 0]), ("b", [0, 1])]),
         ([[("a", 1.0), ("b", 2.0)], [("b", 3.0)]], [("a", [1, 0]), ("b", [2, 3])]),
         ([[("a", 1.0), ("b", 2.0)], [("b", 3.0), ("a", 4.0)]], [("a", [1, 0]), ("b", [2, 3]), ("a", [0, 4])]),
+        (
+            [[("a", 1.0)], [("b", 2.0), ("a", 3.0)], [("b", 4.0), ("a", 5.0)]],
+            [("b", [0, 2, 4]), ("a", [1, 3, 5])],
+        ),
         ([[("a", 1.0), ("a", 2.0)], [("a", 3.0)]], [("a", [1, 3]), ("a", [2, 0])]),
     ],
 )
@@ -257,6 +263,16 @@ def test_beside_merged_tokens_and_deep_features(kind: str, ratio: float, network
     wanted, _ = written_out(unet(cross_attention_dim=TEXT), CASES["all"])
     for one, other in zip(passes(prepared(kind, networks), CASES["all"]), passes(wanted, []), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("most", [0, 10**4], ids=["layer by layer", "in large groups"])
+def test_beside_weights_that_come_as_they_are_needed(kind: str, most: int, networks: Networks) -> None:
+    network, memory = prepared(kind, networks), Scarce(10**9)
+    wanted = output(network, CASES["two"])
+    Streamed(network, memory, most)
+    with OnDevice(memory):
+        assert all(torch.equal(output(network, CASES["two"]), wanted) for _ in range(3))
 
 
 @pytest.mark.parametrize("kind", KINDS)

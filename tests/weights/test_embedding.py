@@ -59,6 +59,14 @@ def test_of_a1111(vectors: torch.Tensor, tmp_path: Path) -> None:
     assert not found.vectors["clip_l"].requires_grad
 
 
+def test_it_does_not_hold_on_to_the_file() -> None:
+    """Whose tensors can be mapped from the disk."""
+    tensor = SEVERAL.clone()
+    found = read({"emb_params": tensor})
+    tensor.zero_()
+    assert torch.equal(found.vectors["clip_l"], SEVERAL)
+
+
 def test_what_a_file_says_otherwise_of_itself_is_left_out() -> None:
     found = read(a1111(ONE) | {"name": 3, "step": "many", "sd_checkpoint_name": None})
     assert (found.title, found.step, found.base_model) == ("", None, "")

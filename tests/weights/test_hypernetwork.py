@@ -195,6 +195,18 @@ def test_what_a_file_says_of_itself_and_half_precision(tmp_path: Path) -> None:
     assert {one.dtype for one in found.networks[WIDTH][0].parameters()} == {torch.float32}
     moved = found.to(torch.device("cpu"), torch.bfloat16)
     assert {one.dtype for one in moved.networks[WIDTH][1].parameters()} == {torch.bfloat16}
+    assert {one.dtype for one in found.networks[WIDTH][1].parameters()} == {torch.float32}  # a copy
+    assert found.size == 2 * moved.size == 2 * 4 * (2 * 8 * 16 + 16 + 8)
+
+
+def test_it_does_not_hold_on_to_the_file() -> None:
+    """Whose tensors can be mapped from the disk."""
+    state = state_of(linears([1, 2, 1]), 0)
+    [network, _] = read_hypernetwork({WIDTH: (state, state)}, "in jobs").networks[WIDTH]
+    before = network(X)
+    for one in state.values():
+        one.zero_()
+    assert torch.equal(network(X), before)
 
 
 PAIR = {WIDTH: (state_of(linears([1, 2, 1]), 0), state_of(linears([1, 2, 1]), 1))}
