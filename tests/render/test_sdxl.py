@@ -16,10 +16,11 @@ from farm.cell import Cell, Settings
 from farm.layout import Layout
 from farm.plan import Plan
 from farm.prompts.emphasis import weighted
+from farm.render.device import PRECISIONS
 from farm.render.renderer import Renderer
-from farm.render.requests import EncodeText, Open, Weights
+from farm.render.requests import Decode, EncodeImage, EncodeText, Open, Request, Weights
 from farm.render.runner import Runner
-from farm.weights.checkpoint import Networks
+from farm.weights.checkpoint import Networks, load_checkpoint
 from tests.render.on_the_model import decoded
 from tests.render.oracles import k_diffusion
 from tests.render.rendering import LEVELS, Counting, apart, cat_file, render
@@ -307,23 +308,31 @@ def test_beside_another_checkpoint(sdxl_folder: Path, tiny_model: Path) -> None:
     assert max(map(apart, rendered(cells), alone)) <= LEVELS
 
 
-def test_half_precision_decodes_at_fp32_where_the_vae_says_so(
-    sdxl_folder: Path, sdxl: Networks, tiny_model: Path, networks: Networks
+class OfVae(Counting):
+    """Remembers which calls of the VAE are to be precise."""
+
+    def run(self, requests: list[Request]) -> list[Any]:
+        self.precise = getattr(self, "precise", set())
+        self.precise |= {one.precise for one in requests if isinstance(one, Decode | EncodeImage)}
+        return super().run(requests)
+
+
+@pytest.mark.parametrize(
+    ("folder", "precision", "precise"),
+    [
+        ("sdxl_folder", "fp16", True),
+        ("sdxl_folder", "bf16", False),
+        ("sdxl_folder", "fp32", False),
+        ("tiny_model", "fp16", False),
+    ],
+)
+def test_at_half_precision_the_vae_works_in_fp32_where_it_says_so(
+    folder: str, precision: str, precise: bool, request: pytest.FixtureRequest
 ) -> None:
-    """Of Stable Diffusion 1.5 it says so too, and is not asked."""
-
-    def precise(folder: Path, precision: str) -> bool:
-        renderer = Renderer({"m": folder}, "cpu")
-        renderer.submit(Cell(0, (), replace(BASE, steps=1, precision=precision)))
-        done = []
-        while not renderer.idle:
-            done += renderer.step()
-        [(_, loaded)] = renderer._runner._checkpoints._loaded.items()
-        renderer.close()
-        assert done[0].error == done[0].remark == ""
-        return loaded.precise_vae is not None
-
-    assert sdxl.vae.config.force_upcast and networks.vae.config.force_upcast
-    assert precise(sdxl_folder, "fp16")
-    assert not precise(sdxl_folder, "bf16") and not precise(sdxl_folder, "fp32")
-    assert not precise(tiny_model, "fp16")
+    """That of Stable Diffusion 1.5 says so too, and is not asked, as in diffusers."""
+    key, file = cat_file(64, 64)
+    networks = load_checkpoint(request.getfixturevalue(folder), CPU, PRECISIONS[precision])
+    assert networks.vae.config.force_upcast
+    wanted = replace(BASE, steps=2, precision=precision)
+    render([wanted, replace(wanted, init_image=key)], runner := OfVae(networks), pictures={key: file})
+    assert runner.precise == {precise} and runner.rows("EncodeImage") == 1
