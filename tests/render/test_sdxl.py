@@ -152,7 +152,9 @@ def test_from_a_picture_it_equals_the_pipeline(
 # The prompt language
 
 
-def told(chunks: Chunks, networks: Networks, clip_skip: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+def told(
+    chunks: Chunks, networks: Networks, clip_skip: int = 1, emphasis: str = "original"
+) -> tuple[torch.Tensor, torch.Tensor]:
     """States `(1, chunks · 77, channels)` and pooled text `(1, channels)`, encoder by encoder."""
     sides, pooled = [], []
     for tokenizer, encoder in (
@@ -169,8 +171,14 @@ def told(chunks: Chunks, networks: Networks, clip_skip: int = 1) -> tuple[torch.
             ids += [tokenizer.eos_token_id, *[tokenizer.pad_token_id] * (filling - 1)]
             output = encoder(torch.tensor([ids]), output_hidden_states=True)
             hidden = output.hidden_states[-max(2, clip_skip)]
-            multiplied = hidden * torch.tensor(weights + [1.0] * filling)[None, :, None]
-            states.append(multiplied * hidden.mean() / multiplied.mean())
+            factors = torch.tensor(weights + [1.0] * filling)[None, :, None]
+            multiplied = hidden * factors
+            if emphasis == "original":
+                states.append(multiplied * hidden.mean() / multiplied.mean())
+            else:
+                empty = [tokenizer.bos_token_id, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * 75]
+                nothing = encoder(torch.tensor([empty]), output_hidden_states=True).hidden_states[-2]
+                states.append(nothing + factors * (hidden - nothing))
             pooled.append(output.get("text_embeds"))
         sides.append(torch.cat(states, dim=1))
     return torch.cat(sides, dim=-1), next(one for one in pooled if one is not None)
@@ -203,7 +211,7 @@ def loop(
         evaluation = next(evaluations)
         conditions = said(evaluation)
         not_wanted = negative(evaluation) if negative else wanted.negative_prompt
-        texts = [told(chunks, networks, wanted.clip_skip) for _, chunks in conditions]
+        texts = [told(chunks, networks, wanted.clip_skip, wanted.emphasis) for _, chunks in conditions]
         states = lengthened([one for one, _ in texts])
         without, pooled = told(plain(not_wanted), networks, wanted.clip_skip)
         uncond = model(x, sigma, states=without, pooled=pooled)
@@ -223,6 +231,14 @@ def test_equals_the_plain_loop(name: str, clip_skip: int, sdxl: Networks) -> Non
     prompt, said = CASES[name]
     wanted = replace(BASE, prompt=prompt, clip_skip=clip_skip)
     assert apart(render([wanted], Counting(sdxl))[0], loop(wanted, said, sdxl)) <= LEVELS
+
+
+@pytest.mark.parity
+def test_weights_are_measured_against_the_empty_text_of_the_same_encoder(sdxl: Networks) -> None:
+    wanted = replace(BASE, prompt="a (ginger:1.6) cat", emphasis="comfyui")
+    said = always((1, [[("a ", 1), ("ginger", 1.6), (" cat", 1)]]))
+    ours, others = render([wanted, replace(wanted, emphasis="original")], Counting(sdxl))
+    assert apart(ours, loop(wanted, said, sdxl)) <= LEVELS < apart(ours, others)
 
 
 @pytest.mark.parity
