@@ -74,7 +74,7 @@ class EncodeText:
         weights: whose text encoders.
         tokens: ids, begin and end marks and padding included, and vectors of embeddings.
         clip_skip: 1 for the last layer, n for the n-th from the end.
-        tokens_2: the same for the second encoder, which is padded otherwise; empty where there is one.
+        tokens_2: the same for a second encoder, padded in its way; empty where there is but one.
         embeddings: whose vectors are among the tokens, by their keys.
         loras: that act on the text encoders, with their weights.
     """

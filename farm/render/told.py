@@ -44,8 +44,10 @@ class Conditioning(NamedTuple):
 
 def stacked(rows: Sequence[Conditioning]) -> tuple[torch.Tensor, Added]:
     """Of the rows of a batch, which are told alike: `(rows, tokens, channels)`, and what goes with them."""
-    added = zip(*(row.added for row in rows), strict=True)
-    return torch.stack([row.states for row in rows]), tuple(torch.stack(parts) for parts in added)
+    states = torch.stack([row.states for row in rows])
+    if not rows[0].added:
+        return states, ()
+    return states, tuple(map(torch.stack, zip(*(row.added for row in rows), strict=True)))
 
 
 def in_diffusers(added: Added) -> dict[str, Any] | None:

@@ -107,7 +107,7 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> Networks:
         tokenizer_2=tokenizer_2,
         scheduler_config=config,
     )
-    check_fit(networks.unet, networks.text_encoder_2)
+    check_fit(networks.unet, networks.vae, networks.text_encoder_2)
     return networks
 
 

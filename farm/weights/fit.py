@@ -30,17 +30,20 @@ def check_words(tokenizer: Any, tokenizer_2: Any) -> None:
         raise FarmError("tokenizer and tokenizer_2 do not have the same words")
 
 
-def check_fit(unet: Any, text_encoder_2: Any) -> None:
-    """Finds what the UNet asks for and nobody has.
+def check_fit(unet: Any, vae: Any, text_encoder_2: Any) -> None:
+    """Finds what the networks ask for and nobody has.
 
     Args:
         unet: a `UNet2DConditionModel`.
+        vae: an `AutoencoderKL`.
         text_encoder_2: a `CLIPTextModelWithProjection`, or None.
 
     Raises:
         FarmError: there is something of it.
     """
     config = unet.config
+    if vae.config.latents_mean is not None:
+        raise FarmError("the VAE's latents_mean is not supported; scaling_factor alone is")
     if config.in_channels not in (LATENTS, INPAINTING):
         raise FarmError(
             f"the UNet takes {config.in_channels} channels; {LATENTS} (as most do) or {INPAINTING} (for "

@@ -73,12 +73,6 @@ class Hypernetwork:
     step: int | None = None
     base_model: str = ""
 
-    @property
-    def size(self) -> int:
-        """Bytes that it takes."""
-        parts = [part for pair in self.networks.values() for one in pair for part in one.parameters()]
-        return sum(part.nbytes for part in parts)
-
     def to(self, device: torch.device, dtype: torch.dtype) -> "Hypernetwork":
         """A copy, as a UNet there can use it."""
 

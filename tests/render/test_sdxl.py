@@ -16,10 +16,12 @@ from farm.cell import Cell, Settings
 from farm.layout import Layout
 from farm.plan import Plan
 from farm.prompts.emphasis import weighted
+from farm.render.device import PRECISIONS
 from farm.render.renderer import Renderer
-from farm.render.requests import EncodeText, Open, Weights
+from farm.render.requests import Decode, EncodeImage, EncodeText, Open, Request, Weights
 from farm.render.runner import Runner
 from farm.weights.checkpoint import Networks
+from farm.weights.loading import load_checkpoint
 from tests.render.on_the_model import decoded
 from tests.render.oracles import k_diffusion
 from tests.render.rendering import LEVELS, Counting, apart, cat_file, render
@@ -151,7 +153,9 @@ def test_from_a_picture_it_equals_the_pipeline(
 # The prompt language
 
 
-def told(chunks: Chunks, networks: Networks, clip_skip: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+def told(
+    chunks: Chunks, networks: Networks, clip_skip: int = 1, emphasis: str = "original"
+) -> tuple[torch.Tensor, torch.Tensor]:
     """States `(1, chunks · 77, channels)` and pooled text `(1, channels)`, encoder by encoder."""
     sides, pooled = [], []
     for tokenizer, encoder in (
@@ -168,8 +172,14 @@ def told(chunks: Chunks, networks: Networks, clip_skip: int = 1) -> tuple[torch.
             ids += [tokenizer.eos_token_id, *[tokenizer.pad_token_id] * (filling - 1)]
             output = encoder(torch.tensor([ids]), output_hidden_states=True)
             hidden = output.hidden_states[-max(2, clip_skip)]
-            multiplied = hidden * torch.tensor(weights + [1.0] * filling)[None, :, None]
-            states.append(multiplied * hidden.mean() / multiplied.mean())
+            factors = torch.tensor(weights + [1.0] * filling)[None, :, None]
+            multiplied = hidden * factors
+            if emphasis == "original":
+                states.append(multiplied * hidden.mean() / multiplied.mean())
+            else:
+                empty = [tokenizer.bos_token_id, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * 75]
+                nothing = encoder(torch.tensor([empty]), output_hidden_states=True).hidden_states[-2]
+                states.append(nothing + factors * (hidden - nothing))
             pooled.append(output.get("text_embeds"))
         sides.append(torch.cat(states, dim=1))
     return torch.cat(sides, dim=-1), next(one for one in pooled if one is not None)
@@ -202,7 +212,7 @@ def loop(
         evaluation = next(evaluations)
         conditions = said(evaluation)
         not_wanted = negative(evaluation) if negative else wanted.negative_prompt
-        texts = [told(chunks, networks, wanted.clip_skip) for _, chunks in conditions]
+        texts = [told(chunks, networks, wanted.clip_skip, wanted.emphasis) for _, chunks in conditions]
         states = lengthened([one for one, _ in texts])
         without, pooled = told(plain(not_wanted), networks, wanted.clip_skip)
         uncond = model(x, sigma, states=without, pooled=pooled)
@@ -222,6 +232,14 @@ def test_equals_the_plain_loop(name: str, clip_skip: int, sdxl: Networks) -> Non
     prompt, said = CASES[name]
     wanted = replace(BASE, prompt=prompt, clip_skip=clip_skip)
     assert apart(render([wanted], Counting(sdxl))[0], loop(wanted, said, sdxl)) <= LEVELS
+
+
+@pytest.mark.parity
+def test_weights_are_measured_against_the_empty_text_of_the_same_encoder(sdxl: Networks) -> None:
+    wanted = replace(BASE, prompt="a (ginger:1.6) cat", emphasis="comfyui")
+    said = always((1, [[("a ", 1), ("ginger", 1.6), (" cat", 1)]]))
+    ours, others = render([wanted, replace(wanted, emphasis="original")], Counting(sdxl))
+    assert apart(ours, loop(wanted, said, sdxl)) <= LEVELS < apart(ours, others)
 
 
 @pytest.mark.parity
@@ -307,23 +325,31 @@ def test_beside_another_checkpoint(sdxl_folder: Path, tiny_model: Path) -> None:
     assert max(map(apart, rendered(cells), alone)) <= LEVELS
 
 
-def test_half_precision_decodes_at_fp32_where_the_vae_says_so(
-    sdxl_folder: Path, sdxl: Networks, tiny_model: Path, networks: Networks
+class OfVae(Counting):
+    """Remembers which calls of the VAE are to be precise."""
+
+    def run(self, requests: list[Request]) -> list[Any]:
+        self.precise = getattr(self, "precise", set())
+        self.precise |= {one.precise for one in requests if isinstance(one, Decode | EncodeImage)}
+        return super().run(requests)
+
+
+@pytest.mark.parametrize(
+    ("folder", "precision", "precise"),
+    [
+        ("sdxl_folder", "fp16", True),
+        ("sdxl_folder", "bf16", False),
+        ("sdxl_folder", "fp32", False),
+        ("tiny_model", "fp16", False),
+    ],
+)
+def test_at_half_precision_the_vae_works_in_fp32_where_it_says_so(
+    folder: str, precision: str, precise: bool, request: pytest.FixtureRequest
 ) -> None:
-    """Of Stable Diffusion 1.5 it says so too, and is not asked."""
-
-    def precise(folder: Path, precision: str) -> bool:
-        renderer = Renderer({"m": folder}, "cpu")
-        renderer.submit(Cell(0, (), replace(BASE, steps=1, precision=precision)))
-        done = []
-        while not renderer.idle:
-            done += renderer.step()
-        [(_, loaded)] = renderer._runner._checkpoints._loaded.items()
-        renderer.close()
-        assert done[0].error == done[0].remark == ""
-        return loaded.precise_vae is not None
-
-    assert sdxl.vae.config.force_upcast and networks.vae.config.force_upcast
-    assert precise(sdxl_folder, "fp16")
-    assert not precise(sdxl_folder, "bf16") and not precise(sdxl_folder, "fp32")
-    assert not precise(tiny_model, "fp16")
+    """That of Stable Diffusion 1.5 says so too, and is not asked, as in diffusers."""
+    key, file = cat_file(64, 64)
+    networks = load_checkpoint(request.getfixturevalue(folder), CPU, PRECISIONS[precision])
+    assert networks.vae.config.force_upcast
+    wanted = replace(BASE, steps=2, precision=precision)
+    render([wanted, replace(wanted, init_image=key)], runner := OfVae(networks), pictures={key: file})
+    assert runner.precise == {precise} and runner.rows("EncodeImage") == 1

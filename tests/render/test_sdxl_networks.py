@@ -30,7 +30,7 @@ from tests.render.rendering import LEVELS, Counting, apart, render
 from tests.render.scarce import OnDevice, Scarce
 from tests.render.test_compiled import kept  # noqa: F401
 from tests.render.test_sdxl import BASE, SWEEP
-from tests.render.tiny_sdxl import saved, sdxl_parts
+from tests.render.tiny_sdxl import saved, sdxl_parts, vae
 
 CPU = torch.device("cpu")
 ROWS = 3
@@ -177,6 +177,10 @@ def told_otherwise(parts: dict[str, Any]) -> None:
     parts["unet"] = UNet2DConditionModel.from_config({**config, "cross_attention_dim": 64})
 
 
+def of_other_latents(parts: dict[str, Any]) -> None:
+    parts["vae"] = vae(latents_mean=[1.0] * 4, latents_std=[2.0] * 4)
+
+
 def of_other_words(parts: dict[str, Any]) -> None:
     parts["tokenizer_2"].add_tokens(["<cat>"])
 
@@ -187,6 +191,7 @@ def of_other_words(parts: dict[str, Any]) -> None:
         (refiner, "the UNet is not told 6 sizes besides the pooled text, as SDXL's is"),
         (of_pictures, "the UNet takes 8 channels; 4 (as most do) or 9 (for inpainting) are supported"),
         (told_otherwise, "the UNet's addition_embed_type 'text' is not supported"),
+        (of_other_latents, "the VAE's latents_mean is not supported; scaling_factor alone is"),
         (of_other_words, "tokenizer and tokenizer_2 do not have the same words"),
     ],
 )

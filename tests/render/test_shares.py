@@ -7,6 +7,7 @@ from farm.render.engine import Engine
 from farm.render.requests import Coroutine, Share
 from farm.render.shares import OBJECT, Shares, apart, generator_for, size_of
 from farm.render.task import Task
+from farm.render.told import Conditioning
 from tests.render.arithmetic import Doubling, ask, asks, engine, finish, number, shared, steps
 
 
@@ -197,6 +198,9 @@ def test_an_answer_does_not_keep_its_batch() -> None:
     whole = apart((batch[3], [batch[5]], batch))
     assert torch.equal(whole[0], batch[3]) and whole[0].untyped_storage().nbytes() == 16
     assert whole[1][0].untyped_storage().nbytes() == 16 and whole[2] is batch
+    named = apart(Conditioning(batch[3]))
+    assert isinstance(named, Conditioning) and named.pooled is None
+    assert torch.equal(named.states, batch[3]) and named.states.untyped_storage().nbytes() == 16
 
 
 def test_shared_recipes_are_served_in_an_order_of_their_own() -> None:

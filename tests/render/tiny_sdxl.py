@@ -69,7 +69,7 @@ def inpainting_parts(words: Path) -> dict[str, Any]:
     return {
         "text_encoder": _louder(CLIPTextModel(_text(tokenizer, hidden_size=16, num_hidden_layers=3))),
         "unet": _louder(unet), "vae": vae(), "tokenizer": tokenizer,
-        "scheduler": EulerDiscreteScheduler(**STABLE_DIFFUSION), "safety_checker": None,
+        "scheduler": EulerDiscreteScheduler(**STABLE_DIFFUSION, steps_offset=1), "safety_checker": None,
         "feature_extractor": None,
     }  # fmt: skip
 
