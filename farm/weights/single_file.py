@@ -60,7 +60,7 @@ def load_single_file(path: Path, device: torch.device, dtype: torch.dtype) -> Ne
         text_encoder_2=encoders[1] if len(encoders) > 1 else None,
         tokenizer_2=tokenizers[1] if len(encoders) > 1 else None,
     )
-    check_fit(unet, networks.text_encoder_2)
+    check_fit(unet, vae, networks.text_encoder_2)
     return networks
 
 
