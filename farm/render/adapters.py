@@ -38,7 +38,7 @@ def adapted(layers: Mapping[str, Layer], additions: Sequence[Addition]) -> Itera
     """Adds to the output of each layer what adapters make of its input, times their scale in the row.
 
     Rows where all scales are 0 stay as they are to the bit, as long as what is added is finite. The host
-    waits for nothing.
+    waits for nothing. What was compiled or captured before goes on without: PyTorch looks for no new hooks.
 
     Args:
         layers: of the network, as `layers_of` finds them; in any layout that `farm.render.tuning` makes.
