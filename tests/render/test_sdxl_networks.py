@@ -22,8 +22,8 @@ from farm.render.requests import Predict, Weights
 from farm.render.token_merging import tokens_merged
 from farm.render.told import Conditioning, stacked
 from farm.render.tuning import faster
-from farm.weights.catalog import skip_connections_of
 from farm.weights.checkpoint import Networks
+from farm.weights.configs import skip_connections_of
 from farm.weights.loading import load_checkpoint
 from farm.weights.tokenizer import tokenizer_of
 from tests.render.rendering import LEVELS, Counting, apart, render
