@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from farm.cli.words import counted
 from farm.cluster.coordinator import Done, Event, Notice
 from farm.plan import Plan
 from farm.work import Kind, Work, total
@@ -14,9 +15,16 @@ PARTS = {
     "encode text": "text",
     "load": "loading",
     "load vae": "loading",
+    "load lora": "loading",
+    "load hypernetwork": "loading",
     "compile": "compiling",
 }
 """What the requests are called where time is told."""
+
+LOADS = {
+    "load": "checkpoint", "load vae": "VAE", "load lora": "LoRA", "load hypernetwork": "hypernetwork"
+}  # fmt: skip
+"""What is loaded by them."""
 
 
 @dataclass(slots=True)
@@ -67,10 +75,12 @@ class Account:
         yield f"{evaluations:,} evaluations of what is done, {done:,} rows through the UNet; {shared}"
         if reason := self._difference(planned, done):
             yield reason
-        loads = work.of("load").calls
-        loaded = f"{loads} checkpoint load{'s' * (loads != 1)}"
-        if vaes := work.of("load vae").calls:
-            loaded += f", {vaes} VAE load{'s' * (vaes != 1)}"
+        loads = {called: work.of(request).calls for request, called in LOADS.items()}
+        loaded = ", ".join(
+            counted(calls, f"{called} load")
+            for called, calls in loads.items()
+            if calls or called == "checkpoint"
+        )
         yield f"batches {work.occupancy:.0%} full, {loaded}; {_shares(work)}"
 
     def files(self) -> Iterator[tuple[str, str, bytes]]:

@@ -1,9 +1,9 @@
 """LoRA and hypernetworks beside the networks of a checkpoint, for the rows of a call."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,6 +17,7 @@ from farm.render.hypernetworks import Applied, chained, hypernetworks_applied
 from farm.render.placement import Placed
 from farm.render.requests import EncodeText, Predict, Weights
 from farm.render.transfers import Transfers
+from farm.weights.checkpoint import Networks
 from farm.weights.hypernetwork import Hypernetwork
 from farm.weights.layers import Layer, layers_of
 from farm.weights.lora import Lora, read_lora
@@ -49,7 +50,7 @@ class Patching:
         self._note = note
         self._failed: dict[tuple[object, ...], str] = {}
         self._held: OrderedDict[tuple[object, ...], Lora | Hypernetwork | None] = OrderedDict()
-        self._layers: WeakKeyDictionary[nn.Module, dict[str, Layer]] = WeakKeyDictionary()
+        self._layers: WeakKeyDictionary[nn.Module, _Layers] = WeakKeyDictionary()
 
     @contextmanager
     def on_unet(self, networks: Placed, unet: Any, rows: Sequence[Predict]) -> Iterator[None]:
@@ -66,7 +67,7 @@ class Patching:
         ]
         with ExitStack() as stack:
             if loras:
-                stack.enter_context(adapted(self._layers_of(unet), loras))
+                stack.enter_context(adapted(self._layers_of(unet).by_path, loras))
             stack.enter_context(hypernetworks_applied(unet, hypernetworks))
             yield
 
@@ -79,7 +80,7 @@ class Patching:
             for name, encoder in zip(("text_encoder", "text_encoder_2"), encoders):
                 loras = self._additions(networks, rows[0].weights, [row.loras for row in rows], name)
                 if loras:
-                    stack.enter_context(adapted(self._layers_of(encoder), loras))
+                    stack.enter_context(adapted(self._layers_of(encoder).by_path, loras))
             yield
 
     def let_go(self, request: object) -> bool:
@@ -114,9 +115,14 @@ class Patching:
                 self._note(f"{weights.model}: {few}, {lora.unused[0]} among them")
             return lora.to(self._transfers.device, whole.unet.dtype)
 
-        found = self._kept(("lora", name, weights), read)
+        found = self._kept(("lora", name, *self._layout(networks.networks)), read)
         assert found is None or isinstance(found, Lora)
         return found
+
+    def _layout(self, networks: Networks) -> tuple[object, ...]:
+        """Equal for checkpoints that a LoRA is laid out for in the same way."""
+        every = (networks.unet, *networks.text_encoders)
+        return networks.unet.dtype, *(self._layers_of(network).layout for network in every)
 
     def _hypernetwork(self, name: str, dtype: torch.dtype) -> Hypernetwork | None:
         def read() -> Hypernetwork | None:
@@ -148,7 +154,24 @@ class Patching:
     def _size(self) -> int:
         return sum(one.size for one in self._held.values() if one is not None)
 
-    def _layers_of(self, network: Any) -> dict[str, Layer]:
+    def _layers_of(self, network: Any) -> "_Layers":
         if network not in self._layers:
-            self._layers[network] = layers_of(network)
+            by_path = layers_of(network)
+            # what a layer is made of stands in its text, strides and padding included
+            layout = hash(
+                tuple((path, str(layer.module), str(layer.outputs)) for path, layer in by_path.items())
+            )
+            self._layers[network] = _Layers(by_path, layout)
         return self._layers[network]
+
+
+class _Layers(NamedTuple):
+    """Of a network.
+
+    Attributes:
+        by_path: all of them.
+        layout: equal for networks with the same layers.
+    """
+
+    by_path: Mapping[str, Layer]
+    layout: int

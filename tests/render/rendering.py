@@ -15,6 +15,7 @@ from farm.init_images import InitImage
 from farm.init_pixels import InitPixels, made_ready
 from farm.render.capacity import Capacity
 from farm.render.engine import Engine
+from farm.render.files import NO_FILES, Files
 from farm.render.memory import Memory
 from farm.render.recipes import text_to_image
 from farm.render.requests import Predict, Request
@@ -46,8 +47,10 @@ class Counting(Runner):
 
     shallow = 0
 
-    def __init__(self, networks: Networks, device: str = "cpu", memory: Memory | None = None) -> None:
-        super().__init__(lambda *_: networks, torch.device(device), memory=memory)
+    def __init__(
+        self, networks: Networks, device: str = "cpu", memory: Memory | None = None, files: Files = NO_FILES
+    ) -> None:
+        super().__init__(lambda *_: networks, torch.device(device), memory=memory, files=files)
         self.calls: list[tuple[str, int]] = []
 
     def run(self, requests: list[Request]) -> list[Any]:

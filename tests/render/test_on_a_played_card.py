@@ -9,13 +9,16 @@ import pytest
 import torch
 
 from farm.cell import Cell, Settings
+from farm.render.files import Files, LoraFile
 from farm.render.renderer import Renderer
 from farm.sampling import BUILT_IN
 from farm.weights.checkpoint import Networks
+from farm.weights.hypernetwork import read_hypernetwork
 from tests.render.played_card import DEVICE, Card, Runtime, played
 from tests.render.rendering import Counting, cat_file, render
 from tests.render.test_on_mps import OTHER_NOISE_AND_PROMPTS, SCHEDULERS
 from tests.render.unit_variance import settings
+from tests.weights.lora_files import factors, kohya
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -52,18 +55,34 @@ def is_of_diffusers(where: str) -> bool:
     return "/diffusers/" in callers[-1]
 
 
+def is_loading(where: str) -> bool:
+    """Whether it is a patch that comes onto the card, once for all rows."""
+    return "farm/render/patching.py" in where and ", in _kept\n" in where
+
+
 Rendered = Callable[[Sequence[Settings]], Counting]
 
 
 @pytest.fixture
-def rendered(halved: Networks, card: Card) -> Rendered:
+def files(halved: Networks) -> Files:
+    """A LoRA and a hypernetwork, on the host."""
+    tensors = kohya(factors(halved.unet, 4, 0), "lora_unet_", 2.0)
+    tensors |= kohya(factors(halved.text_encoder, 4, 1), "lora_te_text_model_", 2.0)
+    network = {"linear.0.weight": torch.randn(128, 128) / 99, "linear.0.bias": torch.zeros(128)}
+    tree = {128: (network, network), "layer_structure": [1, 1], "activation_func": "relu"}
+    pen = read_hypernetwork(tree, "pen")
+    return Files(lora=lambda _: LoraFile(tensors, {}), hypernetwork=lambda _: pen)
+
+
+@pytest.fixture
+def rendered(halved: Networks, files: Files, card: Card) -> Rendered:
     """Renders cells, and sees to it that the host waited for nothing, but where diffusers' schedulers do."""
 
     def rendered(cells: Sequence[Settings]) -> Counting:
-        runner = Counting(halved, "cuda:0")
+        runner = Counting(halved, "cuda:0", files=files)
         pictures = render(cells, runner, pictures={PICTURE: FILE})
         assert [picture.shape for picture in pictures] == [(one.height, one.width, 3) for one in cells]
-        waits = [where for where in card.waits if not is_of_diffusers(where)]
+        waits = [where for where in card.waits if not (is_of_diffusers(where) or is_loading(where))]
         assert waits == [], waits[0]
         return runner
 
@@ -106,6 +125,16 @@ def test_approximations(rendered: Rendered) -> None:
         half("Euler", 5, guidance_stop=0.5),
         half("Euler", 5, negative_guidance_minimum_sigma=3.0),
     ]
+    rendered(cells)
+
+
+@pytest.mark.slow
+def test_patches(rendered: Rendered) -> None:
+    """On a card projections are fused."""
+    tags = ["<lora:ink:0.5>", "<lora:ink:1>", "<hypernet:pen:0.5>", "<lora:ink:1><hypernet:pen:1>"]
+    prompts = [f"a cat {tag}" for tag in tags]
+    cells = [half("Euler", 3, prompt=prompt, cfg_scale=scale) for prompt in prompts for scale in (3.0, 5.0)]
+    cells += [half("Heun", 3, prompt=prompts[-1], deepcache_interval=2, token_merging_ratio=0.5)]
     rendered(cells)
 
 
