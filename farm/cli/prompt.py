@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
@@ -59,7 +59,10 @@ def prompt(
     laid_over, asked, surely = _steps(steps, sampler)
     read = parse_negative(text) if negative else parse(text)
     said = said_by(text, laid_over, asked if surely else None, negative)
-    known = addon_names(look_around(None, models).catalog)
+    place = look_around(None, models)
+    known = addon_names(place.catalog)
+    named = list(dict.fromkeys(name for *_, name in embeddings(text, known[EMBEDDING])))
+    found = {name: place.named.matching(EMBEDDING, name)[0].path for name in named}
     odd = sorted([*oddities(text, laid_over, asked, negative), *unapplied(text, known, negative)])
     facts: Facts = {
         "prompt": text,
@@ -68,10 +71,10 @@ def prompt(
         "schedule": _schedule(read, laid_over),
         "parts": [_part(part, laid_over, asked) for part in read.parts],
         "encoded": _encoded(
-            [one for one, part in zip(said, read.parts) if part.weight], _tokenizer(model, models)
+            [one for one, part in zip(said, read.parts) if part.weight], _tokenizer(model, models, found)
         ),
         "tags": [{"kind": tag.kind, "arguments": list(tag.arguments)} for tag in read.tags],
-        "embeddings": list(dict.fromkeys(name for *_, name in embeddings(text, known[EMBEDDING]))),
+        "embeddings": named,
         "warnings": [one.at(text) for one in odd],
     }
     print(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else "\n".join(_in_words(facts)))
@@ -95,12 +98,15 @@ def _steps(steps: int, sampler: str) -> tuple[int, int, bool]:
     return steps_of_prompt(steps, row), asked, not row.chooses_steps
 
 
-def _tokenizer(model: str | None, models: Sequence[Path] | None) -> Any:
+def _tokenizer(model: str | None, models: Sequence[Path] | None, embeddings: Mapping[str, Path]) -> Any:
     # Here, since the help must not wait for what the tokenizer loads.
     tokenizers = import_module("farm.weights.tokenizer")
-    if model is None:
-        return tokenizers.tokenizer_of(None)
-    return tokenizers.tokenizer_of(find_checkpoint(model, "--model", models).path)
+    path = None if model is None else find_checkpoint(model, "--model", models).path
+    tokenizer = tokenizers.tokenizer_of(path)
+    if not embeddings:
+        return tokenizer
+    load = import_module("farm.weights.embedding_file").load_embedding
+    return tokenizer.knowing({name: load(path, name) for name, path in embeddings.items()})
 
 
 def _schedule(read: Prompt, steps: int) -> list[tuple[int, str]]:
@@ -142,11 +148,12 @@ def _encoded(parts: Sequence[Said], tokenizer: Any) -> list[Facts]:
 
 
 def _facts(chunk: Chunk, tokenizer: Any) -> Facts:
+    words = tokenizer.words(chunk.tokens)
     return {
         "tokens": len(chunk.tokens),
         "room": tokenizer.room,
-        "ids": list(chunk.tokens),
-        "words": tokenizer.words(chunk.tokens),
+        "ids": [token if isinstance(token, int) else word for token, word in zip(chunk.tokens, words)],
+        "words": words,
         "weights": [round(weight, 6) for weight in chunk.weights],
     }
 

@@ -1,6 +1,5 @@
 """Files that cells name beside checkpoints, where they lie on this machine."""
 
-import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +10,9 @@ import torch
 from farm.cell import FileUse, Settings
 from farm.errors import CellFailed
 from farm.render.files import Files, LoraFile
-from farm.weights.catalog import PICTURES
 from farm.weights.contents import read_contents
-from farm.weights.embedding import Embedding, read_embedding
-from farm.weights.embedding_picture import read_picture
+from farm.weights.embedding import Embedding
+from farm.weights.embedding_file import load_embedding
 from farm.weights.hypernetwork import Hypernetwork, read_hypernetwork
 from farm.weights.named import embeddings_in
 from farm.weights.places import Kind
@@ -41,7 +39,7 @@ class Stored:
         """Those that the prompts of a picture name, by their names.
 
         Raises:
-            BadFile: one cannot be read.
+            FarmError: one cannot be read.
         """
         return {name: self._embedding(name) for name in embeddings_in(settings, self._embedding_names)}
 
@@ -51,11 +49,7 @@ class Stored:
 
     def _embedding(self, name: str) -> Embedding:
         if name not in self._known:
-            path = self._embedding_names[name]
-            content = path.read_bytes()
-            is_picture = path.suffix.lower() in PICTURES
-            tree = read_picture(content, name) if is_picture else read_object(path)
-            self._known[name] = read_embedding(tree, name, hashlib.sha256(content).hexdigest())
+            self._known[name] = load_embedding(self._embedding_names[name], name)
         return self._known[name]
 
     def _vae(self, name: str, scaling_factor: float, device: torch.device, dtype: torch.dtype) -> Any:

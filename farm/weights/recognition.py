@@ -86,12 +86,22 @@ LORA_MARKS = {
     ".lora_down.weight": "lora",
     ".lora.down.weight": "lora",
     "_lora.down.weight": "lora",
+    ".lora_linear_layer.down.weight": "lora",
     ".lora_A.": "lora",
     ".lora_B.": "lora",
+    ".diff_b": "lora",
+    ".w_norm": "lora",
 }
 """What stands in the names of tensors, and what that makes of them."""
 
-_DOWN = (".lora_down.weight", ".lora.down.weight", "_lora.down.weight", ".lora_A.weight", ".hada_w1_b")
+_DOWN = (
+    ".lora_down.weight",
+    ".lora.down.weight",
+    "_lora.down.weight",
+    ".lora_linear_layer.down.weight",
+    ".lora_A.weight",
+    ".hada_w1_b",
+)
 
 
 def _lora_family(tensors: Mapping[str, TensorInfo]) -> str:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from farm.cli.jobs import load_plans, look_around
 from tests.weights.original_files import tiny, write
 from tests.weights.test_recognition import DOWN
 
@@ -160,3 +161,63 @@ def test_a_pickle_that_would_run_something_is_refused_by_its_name(farm, workspac
     said = farm("models", "convert", "a.ckpt")
     assert said.code == 1 and "print" in said.err and said.out == "" and "run" not in said.out
     assert not (workspace / "a.safetensors").exists() and len(said.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "prompt"),
+    [
+        ("lora=ink", "a ginger cat on a blue background <lora:ink:1>"),
+        ("lora=INK.safetensors", "a ginger cat on a blue background <lora:ink:1>"),
+        (
+            "loras=ink:0.5 + ink.safetensors:2",
+            "a ginger cat on a blue background <lora:ink:0.5> <lora:ink:2>",
+        ),
+        ("lora=none", "a ginger cat on a blue background"),
+    ],
+)
+def test_a_job_names_loras_by_settings(change, prompt, farm, tree):
+    written = tree.parent / "results" / "small" / "job.yaml"
+    assert farm("check", "small.yaml", "--models", tree, "--set", change).code == 0
+    planned = json.loads(farm("plan", "small.yaml", "--models", tree, "--set", change, "--json").out)
+    assert planned["warnings"] == [] and not written.exists()
+    plan = load_plans([tree.parent / "small.yaml"], [change], look_around(None, [tree]))[0]
+    assert {cell.settings.prompt for cell in plan.cells} == {prompt}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("lora=inc", "lora: 'inc' is not known; did you mean 'ink'? (farm models lora lists them)"),
+        ("loras=ink:much", "loras: 'much' in 'ink:much' is not a weight; name:weight + name:weight"),
+        ("loras=inc:1", "loras: 'inc' is not known; did you mean 'ink'? (farm models lora lists them)"),
+        ("lora_weight=99", "lora_weight: 99 is not allowed; a number from -10 to 10"),
+        ("hypernetwork=pen", "hypernetwork: 'pen' is not known (farm models hypernetwork lists them)"),
+        ("vae=fine", "vae: 'fine' is not known (farm models vae lists them)"),
+    ],
+)
+def test_what_is_not_there_is_a_mistake(change, why, farm, tree):
+    said = farm("check", "small.yaml", "--models", tree, "--set", change)
+    assert (said.code, said.err) == (2, f"--set {change}: {why}\n")
+
+
+def test_tags_that_could_be_two_or_are_no_lora_are_mistakes(farm, tree):
+    loras = tree / "models" / "Lora"
+    (loras / "b").mkdir()
+    (loras / "b" / "x.safetensors").symlink_to(loras / "ink.safetensors")
+    (loras / "x.ckpt").symlink_to(tree / "models" / "Stable-diffusion" / "anime" / "soft.safetensors")
+    for tag, why in (
+        ("x.safetensors", ""),
+        ("X", "'X' may be any of 'x', 'b/x'"),
+        ("x", f"'x' cannot be used; {loras / 'x.ckpt'}: it is a checkpoint, and not a LoRA"),
+    ):
+        said = farm("check", "small.yaml", "--models", tree, "--set", f"prompt=a cat <lora:{tag}:1>")
+        assert said.code == (2 if why else 0) and why in said.err
+
+
+def test_an_axis_of_all_loras(farm, tree):
+    job = tree.parent / "small.yaml"
+    job.write_text(job.read_text().replace("sweep:", "sweep:\n  lora: all\n  lora_weight: [0, 1]"))
+    [plan] = load_plans([job], [], look_around(None, [tree]))
+    prompt = "a ginger cat on a blue background"
+    assert {cell.settings.prompt for cell in plan.cells} == {prompt, f"{prompt} <lora:ink:1>"}
+    assert [value.title for value in plan.axes[0].values] == ["none", "ink"]

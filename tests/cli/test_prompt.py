@@ -3,10 +3,12 @@ import json
 import os
 
 import pytest
+import torch
 from PIL import Image
 
 from tests.cli.conftest import JOB
 from tests.prompts.documented import SCHEDULES
+from tests.weights.original_files import tiny, write
 
 LORA = "models/Lora/hats.safetensors"
 NOT_THERE = "there is no lora 'x': the picture is as without it"
@@ -193,3 +195,18 @@ def test_what_is_read_must_be_utf_8(farm, monkeypatch):
 
 def test_names_are_shown_in_one_line(farm):
     assert "tag: lora a\\x1bb" in farm("prompt", "<lora:a\x1bb>").out
+
+
+def test_embeddings_stand_among_the_tokens(farm, workspace):
+    (workspace / "embeddings").mkdir()
+    torch.save({"string_to_param": {"*": torch.zeros(2, 128)}}, workspace / "embeddings" / "bad-art.pt")
+    found = facts(farm, "a cat, Bad-Art", "--model", "tiny-cats")
+    assert found["embeddings"] == ["bad-art"] and found["warnings"] == []
+    [chunk] = found["encoded"][0]["chunks"]
+    assert chunk["words"][-2:] == chunk["ids"][-2:] == ["bad-art#1</w>", "bad-art#2</w>"]
+    assert chunk["tokens"] == 5
+
+
+def test_a_single_file_has_the_tokenizer_of_clip(farm, workspace):
+    write(tiny("sd1"), workspace / "models" / "Stable-diffusion" / "one.safetensors", torch.float16)
+    assert facts(farm, "a cat", "--model", "one")["encoded"] == facts(farm, "a cat")["encoded"]

@@ -36,6 +36,10 @@ FILES: dict[str, tuple[Any, tuple[Kind | None, str, str]]] = {
     ),
     "loha": ({DOWN.replace("lora_down.weight", "hada_w1_a"): T(4, 4)}, (Kind.LORA, "", "loha")),
     "lokr": ({DOWN.replace("lora_down.weight", "lokr_w1"): T(4, 4)}, (Kind.LORA, "", "lokr")),
+    "diffusers' text encoder": (
+        {"text_encoder.encoder.layers.0.self_attn.q_proj.lora_linear_layer.down.weight": T(4, 768)},
+        (Kind.LORA, "sd1", "lora"),
+    ),
     "embedding of a1111": (
         {"string_to_token": {"*": 265}, "string_to_param": {"*": T(2, 768)}, "name": "bad", "step": 500},
         (Kind.EMBEDDING, "sd1", ""),
