@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from farm.cli.hashing import telling
 from farm.cli.jobs import look_around
 from farm.cli.listing import AsJson, print_rows
 from farm.cli.options import Models
@@ -94,7 +95,7 @@ def _list(kinds: Sequence[Kind], as_json: bool, hashed: bool, models: Sequence[P
 
 
 def _row(entry: Entry, facts: Facts, hashes: Hashes, hashed: bool) -> dict[str, Any]:
-    content = hashes.of(entry.path) if hashed else hashes.known(entry.path)
+    content = (telling(hashes) if hashed else hashes.known)(entry.path)
     return {
         "name": entry.name,
         "kind": facts.form or str(facts.kind or entry.kind),

@@ -15,6 +15,7 @@ from farm.cell import Cell, Outcome
 from farm.cli.account import Account
 from farm.cli.early import Early
 from farm.cli.farms import open_farm
+from farm.cli.hashing import telling
 from farm.cli.jobs import Place
 from farm.cli.misfits import MAX_OF_PIXELS
 from farm.cli.progress import RunProgress
@@ -128,7 +129,7 @@ class _LateFarm:
 
 
 def _keyed(plans: Sequence[Plan], place: Place) -> list[Plan]:
-    hashed = place.hashed(plans, place.hashes.of)
+    hashed = place.hashed(plans, telling(place.hashes))
     return [hashed.keyed(plan) for plan in plans]
 
 

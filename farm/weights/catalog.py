@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from farm.weights.diffusers_folder import INDEX, is_vae
-from farm.weights.hashes import Hashes, content_files
+from farm.weights.hashes import content_files
 from farm.weights.places import Kind, places
 
 SUFFIXES = frozenset({".safetensors", ".ckpt", ".pt", ".pth", ".bin"})
@@ -98,11 +98,6 @@ def other_names(entry: Entry, known_hash: str) -> tuple[str, ...]:
         short = known_hash[:SHORT_HASH]
         names += [short, known_hash, f"{file} [{short}]"]
     return tuple(name for name in dict.fromkeys(names) if name != entry.name)
-
-
-def hash_all(entries: Mapping[str, Entry], names: Iterable[str], hashes: Hashes) -> dict[str, str]:
-    """The content hash of each named entry."""
-    return {name: hashes.of(entries[name].path) for name in dict.fromkeys(names)}
 
 
 def _by_name(groups: Iterable[Iterable[Entry]]) -> dict[str, Entry]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from farm.cli import hashing
 from farm.cli.jobs import load_plans, look_around
 from tests.weights.original_files import tiny, write
 from tests.weights.test_recognition import DOWN
@@ -221,3 +222,11 @@ def test_an_axis_of_all_loras(farm, tree):
     prompt = "a ginger cat on a blue background"
     assert {cell.settings.prompt for cell in plan.cells} == {prompt, f"{prompt} <lora:ink:1>"}
     assert [value.title for value in plan.axes[0].values] == ["none", "ink"]
+
+
+def test_hashing_what_is_large_is_told(farm, tree, monkeypatch):
+    monkeypatch.setattr(hashing, "SLOW", 1_000_000)
+    said = farm("models", "checkpoint", "--models", tree, "--hash", "--json")
+    soft = tree / "models" / "Stable-diffusion" / "anime" / "soft.safetensors"
+    assert f"reading {soft} once for its hash (0.0 GB)" in said.err.splitlines()
+    assert farm("models", "checkpoint", "--models", tree, "--hash", "--json").err == ""

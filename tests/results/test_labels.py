@@ -20,7 +20,8 @@ def plan(tmp_path, monkeypatch):
 
     def plan(text):
         Path("job.yaml").write_text(text, encoding="utf-8")
-        return compile_job(load_job(Path("job.yaml"), Vocabulary({"m": ()}, {})))
+        files = {"lora": {"ink": (), "wash": ()}, "embedding": {"bad": ()}}
+        return compile_job(load_job(Path("job.yaml"), Vocabulary({"m": ()}, {}, files=files)))
 
     return plan
 
@@ -184,6 +185,25 @@ def test_each_word_stands_on_the_label_or_in_the_heading(plan, name, other):
         assert words <= set(f"{label} {told.heading[name]}".replace(",", "").split())
         assert len(label) < 0.75 * len(text)
     assert told.titles[name][3:] in ((), ("",), ("T",))
+
+
+def test_what_axes_say_of_loras_is_not_said_again_under_the_pictures(plan):
+    axes = "sweep: {lora: [none, ink, wash], lora_weight: [0.5, 1], negative_embedding: [none, bad]}\n"
+    made = plan(HEAD + "prompt: a cat\nnegative_prompt: blurry\nseeds: 2\n" + axes)
+    told = labels(made, made.cells)
+    assert told.heading == {"prompt": "a cat", "negative_prompt": "blurry"} and not told.captions
+    assert told.titles["lora"] == ("none", "ink", "wash") and told.titles["lora_weight"] == ("0.5", "1")
+
+
+def test_a_lora_that_no_axis_names_stands_in_the_heading(plan):
+    made = plan(HEAD + "prompt: a cat\nlora: ink\nsweep: {cfg_scale: [3, 7]}\n")
+    assert labels(made, made.cells).heading == {"prompt": "a cat <lora:ink:1>"}
+
+
+def test_prompts_that_differ_beside_loras_are_told_by_what_differs(plan):
+    made = plan(HEAD + "sweep: {prompt: [a cat, a dog], lora: [none, ink]}\n")
+    told = labels(made, made.cells)
+    assert told.titles["prompt"] == ("a cat", "a dog") and not told.captions
 
 
 def test_a_prompt_that_pages_is_told_whole_on_its_page(plan):

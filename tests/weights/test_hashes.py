@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from farm.weights.catalog import find_models, hash_all
 from farm.weights.hashes import Hashes
-from farm.weights.places import Kind
 from tests.weights.test_catalog import make
 
 
@@ -86,10 +84,3 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("where a folder should be")
     folder = make(tmp_path, "cats")
     assert Hashes(tmp_path / "file" / "hashes.json").of(folder) == Hashes(tmp_path / "fine.json").of(folder)
-
-
-def test_hash_all_hashes_what_is_named(tmp_path: Path) -> None:
-    make(tmp_path, "cats", "one"), make(tmp_path, "dogs", "two"), make(tmp_path, "rats", "three")
-    hashes = Hashes(tmp_path / "hashes.json")
-    hashed = hash_all(find_models([tmp_path]).of(Kind.CHECKPOINT), ["cats", "dogs", "cats"], hashes)
-    assert list(hashed) == ["cats", "dogs"] and len(set(hashed.values())) == 2
