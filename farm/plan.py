@@ -52,6 +52,7 @@ class Plan:
         places: where the settings that the job gives stand, by name.
         notes: what somebody who asked for it should know: settings that do not matter to some cells.
         init_images: that pictures start from, by the SHA-256 of their files.
+        failing: files that cannot be used, each with its place and how many cells fail of it.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Plan:
     warnings: tuple[str, ...] = ()
     order: Order = Order.FAST
     init_images: Mapping[str, InitImage] = field(default_factory=dict)
+    failing: tuple[str, ...] = ()
 
     def keyed(self, model_hashes: Mapping[str, str], files_of: FilesOf = no_files) -> "Plan":
         """This plan with final keys.

@@ -7,6 +7,7 @@ from pathlib import Path
 from farm.axes import BadValue
 from farm.cell import CONFIG, FileUse, Settings, UsedFile
 from farm.cli.misfits import misfits
+from farm.cli.unusable import without_unusable
 from farm.document import Mistakes
 from farm.errors import BadInput, Problem, quoted
 from farm.job import Job, Vocabulary, load_job, read_drawn
@@ -160,7 +161,8 @@ def read_plans(
         except BadInput as error:
             problems.extend(error.problems)
             continue
-        mistakes = misfits(plan, path, place.catalog, place.named)
+        plan, mistakes = without_unusable(plan, path, place.catalog, place.named)
+        mistakes += [] if mistakes else misfits(plan, path, place.catalog, place.named)
         if plan.name in names:
             mistakes.append(Problem(str(path), f"another job of this command is called {plan.name!r} too"))
         names.add(plan.name)

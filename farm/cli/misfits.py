@@ -16,7 +16,7 @@ from farm.scheduler_names import as_predicting, chosen, is_scheduler
 from farm.settings import INIT_IMAGE
 from farm.starting import init_pictures
 from farm.weights.catalog import Catalog, Entry
-from farm.weights.configs import check_checkpoint, check_file, scheduler_config_of, skip_connections_of
+from farm.weights.configs import check_checkpoint, scheduler_config_of, skip_connections_of
 from farm.weights.named import Named
 from farm.weights.places import Kind
 
@@ -51,7 +51,7 @@ def misfits(plan: Plan, path: Path, catalog: Catalog, named: Named) -> list[Prob
         for model, group in groupby(wanted, key=lambda one: one.model)
         for mistake in _of_model(checkpoints[model], list(group), plan.samplers)
     ]
-    found += _of_files(wanted, named)
+    found += _ambiguous(wanted, named)
     found += _too_many_pictures(wanted)
     images = plan.init_images.values()
     faults = faults_of([image.content for image in images])
@@ -61,18 +61,12 @@ def misfits(plan: Plan, path: Path, catalog: Catalog, named: Named) -> list[Prob
     ]
 
 
-def _of_files(wanted: Sequence[Settings], named: Named) -> Iterator[Mistake]:
-    """Files beside checkpoints that cannot be used, or are not the only ones that are meant."""
+def _ambiguous(wanted: Sequence[Settings], named: Named) -> Iterator[Mistake]:
+    """Names in prompts that are those of several files."""
     meant = {use: entries for one in wanted for use, entries in named.matches(one).items()}
-    for (kind, name), entries in meant.items():
-        setting = kind if kind == Kind.VAE else "prompt"
+    for (_, name), entries in meant.items():
         if len(entries) > 1:
-            yield setting, f"{quoted(name)} may be any of {', '.join(repr(one.name) for one in entries)}"
-        for entry in entries:
-            try:
-                check_file(Kind(kind), entry.path)
-            except FarmError as error:
-                yield setting, f"{quoted(name)} cannot be used; {error}"
+            yield "prompt", f"{quoted(name)} may be any of {', '.join(repr(one.name) for one in entries)}"
 
 
 def _too_many_pictures(wanted: Sequence[Settings]) -> Iterator[Mistake]:
@@ -84,16 +78,19 @@ def _too_many_pictures(wanted: Sequence[Settings]) -> Iterator[Mistake]:
 
 
 def _of_model(checkpoint: Entry, wanted: Sequence[Settings], samplers: Samplers) -> Iterator[Mistake]:
-    unusable = f"{checkpoint.name!r} cannot be used; "
+    """Nothing of a file that cannot be read: its cells fail, or the whole job has been refused."""
     try:
         check_checkpoint(checkpoint.path)
+    except FarmError:
+        return
+    try:
         config = scheduler_config_of(checkpoint.path)
         levels = {
             zero_snr: log_sigmas_of(config, zero_snr)
             for zero_snr in dict.fromkeys(one.zero_terminal_snr for one in wanted)
         }
     except FarmError as error:
-        yield "model", f"{unusable}{error}"
+        yield "model", f"{checkpoint.name!r} cannot be used; {error}"
         return
     if config.get("prediction_type", "") is None and any(one.prediction_type is None for one in wanted):
         yield "model", f"{checkpoint.name!r} does not tell what it predicts; {PREDICTION_WANTED}"

@@ -21,7 +21,7 @@ def prompt_warnings(plan: Plan, addons: Mapping[str, Collection[str]]) -> list[s
         plan: of the job.
         addons: names of the files that prompts can name, by kind.
     """
-    return list(dict.fromkeys([*plan.warnings, *_warnings(plan, addons)]))
+    return list(dict.fromkeys([*plan.failing, *plan.warnings, *_warnings(plan, addons)]))
 
 
 def counted_warnings(warnings: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """`farm run`: renders jobs."""
 
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -85,8 +86,9 @@ def run(
     plans = [plan.in_order(chosen) for plan in load_plans(jobs, overridden(overrides, precision), place)]
     addons = addon_names(place.catalog)
     for plan in plans:
-        for line in counted_warnings(prompt_warnings(plan, addons)):
-            print(f"{plan.name}: {line}", file=sys.stderr)
+        others = prompt_warnings(replace(plan, failing=()), addons)
+        for line in (*plan.failing, *(f"{plan.name}: {line}" for line in counted_warnings(others))):
+            print(line, file=sys.stderr)
     # Here, since `farm --help` and `farm plan` must not wait for what rendering loads.
     failed = import_module("farm.cli.rendering").render_jobs(
         plans, place, inline, address, workers, {"compiled": compiled, "profiled": profiled}

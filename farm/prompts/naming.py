@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from functools import lru_cache
 
 from farm.errors import near_name, quoted
 from farm.prompts.grammar import parse
@@ -17,10 +18,17 @@ def embeddings(text: str, names: Collection[str]) -> list[tuple[int, int, str]]:
     """Where the names of embeddings stand in a text: start, end, name. As to CLIP, case does not matter."""
     if not names:
         return []
+    pattern, by_folded = _searched(tuple(names))
+    return [(*match.span(), by_folded.get(match[0].casefold(), match[0])) for match in pattern.finditer(text)]
+
+
+@lru_cache(16)
+def _searched(names: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]:
+    """What finds names, and how each is written."""
     by_folded = {name.casefold(): name for name in names}
     longest_first = sorted(by_folded, key=len, reverse=True)
-    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)", re.IGNORECASE)
-    return [(*match.span(), by_folded.get(match[0].casefold(), match[0])) for match in pattern.finditer(text)]
+    alternatives = "|".join(map(re.escape, longest_first))
+    return re.compile(rf"(?<!\w)(?:{alternatives})(?!\w)", re.IGNORECASE), by_folded
 
 
 def unapplied(text: str, known: Known, negative: bool = False) -> list[Oddity]:

@@ -31,8 +31,13 @@ class OnUnet(NamedTuple):
     @property
     def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Equal for rows that can share a call, whatever their weights."""
-        loras, hypernetworks = (tuple(sorted({name for name, _ in each})) for each in self)
-        return loras, hypernetworks
+        return _names(self) if self.loras or self.hypernetworks else ((), ())
+
+
+@lru_cache(_KEPT)
+def _names(on_unet: OnUnet) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    loras, hypernetworks = (tuple(sorted({name for name, _ in each})) for each in on_unet)
+    return loras, hypernetworks
 
 
 class Patches(NamedTuple):

@@ -20,6 +20,8 @@ class Named:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._found: dict[FileUse, list[Entry]] = {}
+        self._matches: dict[tuple[str, ...], Mapping[FileUse, list[Entry]]] = {}
+        self._uses: dict[tuple[str, ...], Mapping[FileUse, Entry]] = {}
 
     @cached_property
     def embedding_names(self) -> dict[str, Entry]:
@@ -31,11 +33,18 @@ class Named:
 
     def uses(self, settings: Settings) -> Mapping[FileUse, Entry]:
         """Those of a picture; without what there is no file of, or more than one."""
-        return {use: found[0] for use, found in self.matches(settings).items() if len(found) == 1}
+        said = _said(settings)
+        if said not in self._uses:
+            matches = self.matches(settings)
+            self._uses[said] = {use: found[0] for use, found in matches.items() if len(found) == 1}
+        return self._uses[said]
 
     def matches(self, settings: Settings) -> Mapping[FileUse, list[Entry]]:
         """All that each name may mean."""
-        return {use: self.matching(*use) for use in self._names(settings)}
+        said = _said(settings)
+        if said not in self._matches:
+            self._matches[said] = {use: self.matching(*use) for use in self._names(settings)}
+        return self._matches[said]
 
     def matching(self, kind: str, name: str) -> list[Entry]:
         """What a name may mean: one spelled exactly so comes first.
@@ -56,6 +65,11 @@ class Named:
         yield from ((Kind.HYPERNETWORK.value, name) for name in patches.hypernetworks)
         for name in embeddings_in(settings, self.embedding_names):
             yield Kind.EMBEDDING.value, name
+
+
+def _said(settings: Settings) -> tuple[str, ...]:
+    """What names files: equal for most cells of a job."""
+    return settings.other_vae, settings.prompt, settings.negative_prompt
 
 
 def embeddings_in(settings: Settings, names: Mapping[str, object]) -> list[str]:

@@ -113,6 +113,34 @@ def test_a_file_that_cannot_be_used_concerns_only_who_names_it(name, why, farm, 
     assert said.err.startswith(f"--set model={name}: model: {name!r} cannot be used; ") and why in said.err
 
 
+@pytest.mark.parametrize(
+    ("axis", "why", "fails"),
+    [
+        (
+            "model: [tiny-cats, torn]",
+            "model: 'torn' cannot be used; {models}/Stable-diffusion/torn.ckpt: it is neither",
+            4,
+        ),
+        (
+            "prompt: [a cat, a cat <lora:bad:1>]",
+            "prompt: 'bad' cannot be used; {models}/Lora/bad.pt: it is empty",
+            4,
+        ),
+    ],
+)
+def test_cells_of_a_file_that_cannot_be_used_fail_and_the_others_do_not(axis, why, fails, farm, tree):
+    (tree / "models" / "Lora" / "bad.pt").touch()
+    job = tree.parent / "small.yaml"
+    job.write_text(job.read_text().replace("sweep:", f"sweep:\n  {axis}"))
+    told = f"small.yaml:9: warning: {why.format(tree / 'models')}"
+    checked = farm("check", "small.yaml", "--models", tree)
+    assert checked.code == 0 and checked.out.splitlines()[1].startswith(told)
+    assert checked.out.splitlines()[1].endswith(f"; {fails} cells with it fail")
+    said = farm("run", "small.yaml", "--models", tree, "--inline")
+    assert said.code == 1 and said.err.startswith(told)
+    assert f"small: {8 - fails} rendered, {fails} failed" in said.err
+
+
 def test_a_broken_folder_concerns_only_who_names_it(farm, workspace):
     broken = workspace / "models" / "Stable-diffusion" / "broken"
     broken.mkdir()
