@@ -190,14 +190,17 @@ class Cell:
     evaluations: int = 0
     files: tuple[UsedFile, ...] = ()
 
-    def keyed(self, model_hash: str, files: tuple[UsedFile, ...] = ()) -> "Cell":
+    def keyed(
+        self, model_hash: str, files: tuple[UsedFile, ...] = (), counted: Settings | None = None
+    ) -> "Cell":
         """This cell with the hashes of its weights and, from these, its key.
 
         Args:
             model_hash: SHA-256 of the checkpoint's content in hex.
             files: all others that it is made with.
+            counted: its settings, with what counts in the place of names; these themselves if not given.
         """
-        key = content_key(self.settings, self.plugins, model_hash, files)
+        key = content_key(counted or self.settings, self.plugins, model_hash, files)
         return replace(self, model_hash=model_hash, files=files, key=key)
 
 
@@ -217,7 +220,7 @@ def content_key(
         "plugins": [use.identity for use in plugins if use.touches_pixels],
     }
     if files:
-        content["files"] = [[one.kind, one.content] for one in files]
+        content["files"] = sorted([one.kind, one.content] for one in files)
     canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 

@@ -71,16 +71,22 @@ class Plan:
     init_images: Mapping[str, InitImage] = field(default_factory=dict)
     failing: tuple[str, ...] = ()
 
-    def keyed(self, model_hashes: Mapping[str, str], files_of: FilesOf = no_files) -> "Plan":
+    def keyed(
+        self,
+        model_hashes: Mapping[str, str],
+        files_of: FilesOf = no_files,
+        counted: Callable[[Settings], Settings] = lambda settings: settings,
+    ) -> "Plan":
         """This plan with final keys.
 
         Args:
             model_hashes: SHA-256 of each checkpoint by its name.
             files_of: the other files that a picture is made with.
+            counted: settings with what counts in the place of names.
         """
-        known = {settings: files_of(settings) for settings in self.pictures()}
         cells = tuple(
-            cell.keyed(model_hashes[cell.settings.model], known[cell.settings]) for cell in self.cells
+            cell.keyed(model_hashes[cell.settings.model], files_of(cell.settings), counted(cell.settings))
+            for cell in self.cells
         )
         return replace(self, cells=cells)
 

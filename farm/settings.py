@@ -13,7 +13,6 @@ from farm.kinds import Choice, ImageFile, Name, Names, Number, Prose, Reading, S
 from farm.kinds import Seeds as Seeds
 from farm.misnamed import sampler_hint, schedule_hint
 from farm.patch_settings import NONE, PATCH_DEFAULTS
-from farm.prompts.emphasis import number_of
 from farm.resolving import MAX_STEPS
 from farm.sampling import AUTOMATIC, BUILT_IN
 
@@ -128,10 +127,11 @@ def _several_loras(wanted: str, reading: Reading) -> str | None:
         name, _, weight = part.strip().rpartition(":")
         if not name:
             name, weight = weight, "1"
-        if (number := number_of(weight)) is None:
-            raise BadValue(f"{quoted(weight)} in {quoted(wanted)} is not a weight; name:weight + name:weight")
-        [(_, found)] = single.expand([name], 0, reading)
-        parts.append(f"{found}:{number:g}")
+        [(_, number)] = SETTINGS["lora_weight"].expand([weight], 0, reading)
+        found = single.expand([name], 0, reading)
+        if len(found) > 1 or found[0][1] == NONE:
+            raise BadValue(f"{quoted(name)} in {quoted(wanted)} is not a LoRA; name:weight + name:weight")
+        parts.append(f"{found[0][1]}:{number:g}")
     return " + ".join(parts)
 
 
@@ -215,7 +215,7 @@ SETTINGS: Mapping[str, Setting] = {
     "lora": _file("lora", "A LoRA under models/Lora, as <lora:name:lora_weight> at the end of the prompt."),
     "lora_weight": Number("Of that LoRA; 0 leaves it out.", -10, 10, whole=False),
     "loras": Name("Several LoRA with their weights: inkA:0.8 + inkB:0.5.", "farm models lora lists them",
-                  lambda _: {NONE: ()}, shown=(NONE,), other=_several_loras),
+                  lambda _: {NONE: ()}, shown=(NONE,), other=_several_loras, separated=lambda text: [text]),
     "hypernetwork": _file("hypernetwork", "Under models/hypernetworks, as a tag at the end of the prompt."),
     "hypernetwork_strength": Number("Of that hypernetwork; 0 leaves it out.", -10, 10, whole=False),
     "embedding": _file("embedding", "Under embeddings; its name is put behind the prompt."),

@@ -141,8 +141,10 @@ def _titled(kind: Kind) -> str:
 
 
 def _parts(work: Work) -> list[tuple[str, float]]:
-    networks = [(title, work.of(request).seconds) for request, title in PARTS.items()]
-    return [*networks, ("waiting for noise", work.waiting), ("the rest", max(0.0, work.between))]
+    networks: dict[str, float] = {}
+    for request, title in PARTS.items():
+        networks[title] = networks.get(title, 0.0) + work.of(request).seconds
+    return [*networks.items(), ("waiting for noise", work.waiting), ("the rest", max(0.0, work.between))]
 
 
 def _shares(work: Work) -> str:

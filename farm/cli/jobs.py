@@ -1,7 +1,8 @@
 """From job files to plans, with what lies in the workspace."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from farm.axes import BadValue
@@ -17,12 +18,15 @@ from farm.plugins import find_plugins
 from farm.settings import SETTINGS
 from farm.weights.catalog import Catalog, Entry, find_models, other_names
 from farm.weights.hashes import Hashes
-from farm.weights.named import Named
+from farm.weights.named import Named, by_content
 from farm.weights.original_config import config_beside
 from farm.weights.places import Kind
 from farm.workspace import Workspace
 
-USED_BESIDE = (Kind.VAE, Kind.LORA, Kind.HYPERNETWORK, Kind.EMBEDDING)
+IN_PROMPTS = (Kind.LORA, Kind.HYPERNETWORK, Kind.EMBEDDING)
+"""What is named in prompts, as other programs do it: without folders."""
+
+USED_BESIDE = (Kind.VAE, *IN_PROMPTS)
 """What jobs can name beside checkpoints."""
 
 
@@ -47,7 +51,11 @@ class Hashed:
 
     def keyed(self, plan: Plan) -> Plan:
         """The plan with final keys."""
-        return plan.keyed(self.models, self._files_of)
+        return plan.keyed(self.models, self._files_of, self._counted)
+
+    def _counted(self, settings: Settings) -> Settings:
+        """With the contents of LoRA and hypernetworks in the place of their names."""
+        return replace(settings, prompt=by_content(settings.prompt, self.files))
 
     def _files_of(self, settings: Settings) -> tuple[UsedFile, ...]:
         uses = sorted(self.named.uses(settings))
@@ -131,7 +139,17 @@ def look_around(results: Path | None, models: Sequence[Path] | None = None) -> P
 
 
 def _names(catalog: Catalog, kind: Kind, hashes: Hashes) -> Names:
-    return {name: other_names(entry, hashes.known(entry.path)) for name, entry in catalog.of(kind).items()}
+    """What files of a kind are called; those that stand in prompts without folders where that is enough."""
+    entries = catalog.of(kind)
+    known = {name: other_names(entry, hashes.known(entry.path)) for name, entry in entries.items()}
+    if kind not in IN_PROMPTS:
+        return known
+    stems = Counter(entry.stem.casefold() for entry in entries.values())
+    alone = {name for name, entry in entries.items() if stems[entry.stem.casefold()] == 1}
+    return {
+        entries[name].stem if name in alone or kind == Kind.EMBEDDING else name: (name, *others)
+        for name, others in known.items()
+    }
 
 
 def load_plans(paths: Sequence[Path], overrides: Sequence[str], place: Place) -> list[Plan]:

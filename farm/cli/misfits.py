@@ -63,10 +63,9 @@ def misfits(plan: Plan, path: Path, catalog: Catalog, named: Named) -> list[Prob
 
 def _ambiguous(wanted: Sequence[Settings], named: Named) -> Iterator[Mistake]:
     """Names in prompts that are those of several files."""
-    meant = {use: entries for one in wanted for use, entries in named.matches(one).items()}
-    for (_, name), entries in meant.items():
-        if len(entries) > 1:
-            yield "prompt", f"{quoted(name)} may be any of {', '.join(repr(one.name) for one in entries)}"
+    meant = {name: entries for one in wanted for name, entries in named.ambiguous(one).items()}
+    for name, entries in meant.items():
+        yield "prompt", f"{quoted(name)} may be any of {', '.join(repr(one.name) for one in entries)}"
 
 
 def _too_many_pictures(wanted: Sequence[Settings]) -> Iterator[Mistake]:

@@ -18,7 +18,7 @@ from farm.errors import BadInput, Problem, quoted
 from farm.prompts.chunks import Chunk
 from farm.prompts.emphasis import weighted
 from farm.prompts.grammar import parse, parse_negative
-from farm.prompts.naming import EMBEDDING, embeddings, unapplied
+from farm.prompts.naming import EMBEDDING, embeddings, unapplied, untagged
 from farm.prompts.oddities import oddities
 from farm.prompts.strands import Said, said_by, stage_at
 from farm.prompts.tree import Part, Prompt
@@ -61,8 +61,9 @@ def prompt(
     said = said_by(text, laid_over, asked if surely else None, negative)
     place = look_around(None, models)
     known = addon_names(place.catalog)
-    named = list(dict.fromkeys(name for *_, name in embeddings(text, known[EMBEDDING])))
-    found = {name: place.named.matching(EMBEDDING, name)[0].path for name in named}
+    searched = text if negative else untagged(text)
+    named = list(dict.fromkeys(name for *_, name in embeddings(searched, known[EMBEDDING])))
+    found = {name: place.named.embedding_names[name][0].path for name in named}
     odd = sorted([*oddities(text, laid_over, asked, negative), *unapplied(text, known, negative)])
     facts: Facts = {
         "prompt": text,

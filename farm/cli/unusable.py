@@ -1,7 +1,7 @@
 """Files that a job names and that cannot be used: whose cells fail, while the others are rendered."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ def without_unusable(plan: Plan, path: Path, catalog: Catalog, named: Named) -> 
         catalog: of the models.
         named: finds the other files that pictures are made with.
     """
+    plan = replace(plan, warnings=(*plan.warnings, *_words(plan, path, named)))
     cells = Counter(_named_by(cell.settings, named) for cell in plan.cells)
     faults: dict[Use, str] = {}
     for use in dict.fromkeys(use for uses in cells for use in uses):
@@ -48,6 +49,16 @@ def without_unusable(plan: Plan, path: Path, catalog: Catalog, named: Named) -> 
     return replace(plan, failing=tuple(lines)), []
 
 
+def _words(plan: Plan, path: Path, named: Named) -> Iterator[str]:
+    """What is said of embeddings that are for other checkpoints."""
+    found = dict.fromkeys(
+        (name, cell.settings.model) for cell in plan.cells for name in named.words(cell.settings)
+    )
+    for name, model in found:
+        what = f"the embedding {quoted(name)} is for other checkpoints than {model!r}: there it is a word"
+        yield f"{plan.places.get('prompt', path)}: warning: {what}"
+
+
 def _named_by(settings: Settings, named: Named) -> tuple[Use, ...]:
     """All files that a picture is made with."""
     others = ((kind if kind == Kind.VAE else "prompt", kind, name) for kind, name in named.uses(settings))
@@ -60,7 +71,7 @@ def _fault(use: Use, catalog: Catalog, named: Named) -> str:
     if kind == Kind.CHECKPOINT:
         check = partial(check_checkpoint, catalog.of(Kind.CHECKPOINT)[name].path)
     else:
-        check = partial(check_file, Kind(kind), named.matching(kind, name)[0].path)
+        check = partial(check_file, Kind(kind), named.matching(kind, name)[0].path)  # the only one
     try:
         check()
     except FarmError as error:

@@ -121,11 +121,12 @@ def _events(text: str) -> list[_Event]:
 
 
 def number_of(text: str) -> float | None:
-    """The number that a weight is; None if it has two points or none but a point."""
+    """The number that a weight is; None if it is none."""
     try:
-        return limited(float(text))
+        number = float(text)
     except ValueError:
         return None
+    return None if math.isnan(number) else limited(number)
 
 
 def _pieces(events: list[_Event]) -> Iterator[Piece | None]:

@@ -22,6 +22,15 @@ def embeddings(text: str, names: Collection[str]) -> list[tuple[int, int, str]]:
     return [(*match.span(), by_folded.get(match[0].casefold(), match[0])) for match in pattern.finditer(text)]
 
 
+def untagged(prompt: str) -> str:
+    """A prompt with a space where each of its tags was."""
+    text, start = prompt, 0
+    for tag in parse(prompt).tags:
+        start = text.index(str(tag), start)
+        text = f"{text[:start]} {text[start + len(str(tag)) :]}"
+    return text
+
+
 @lru_cache(16)
 def _searched(names: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]:
     """What finds names, and how each is written."""

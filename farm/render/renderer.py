@@ -178,7 +178,7 @@ class Renderer:
 
     def _begun(self, one: _Try) -> Coroutine:
         """The recipe of a try; what it needs of small files is read in it, so that they fail it alone."""
-        embeddings = self._stored.embeddings(one.settings)
+        embeddings = self._stored.embeddings(one.cell.files)
         return (yield from text_to_image(one.settings, one.samplers, self._pictures, embeddings))
 
     def _in_use(self) -> set[Weights]:

@@ -1,20 +1,18 @@
 """Files that cells name beside checkpoints, where they lie on this machine."""
 
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from farm.cell import FileUse, Settings
+from farm.cell import FileUse, UsedFile
 from farm.errors import CellFailed
 from farm.render.files import Files, LoraFile
 from farm.weights.contents import read_contents
 from farm.weights.embedding import Embedding
 from farm.weights.embedding_file import load_embedding
 from farm.weights.hypernetwork import Hypernetwork, read_hypernetwork
-from farm.weights.named import embeddings_in
 from farm.weights.places import Kind
 from farm.weights.reading import read_object, read_tensors
 from farm.weights.vae import load_vae
@@ -35,21 +33,19 @@ class Stored:
         """As runners ask for them."""
         return Files(self._vae, self._lora, self._hypernetwork)
 
-    def embeddings(self, settings: Settings) -> dict[str, Embedding]:
-        """Those that the prompts of a picture name, by their names.
+    def embeddings(self, files: Iterable[UsedFile]) -> dict[str, Embedding]:
+        """Those among the files of a picture, by their names in prompts.
 
         Raises:
             FarmError: one cannot be read.
         """
-        return {name: self._embedding(name) for name in embeddings_in(settings, self._embedding_names)}
-
-    @cached_property
-    def _embedding_names(self) -> dict[str, Path]:
-        return {name: path for (kind, name), path in self._paths.items() if kind == Kind.EMBEDDING}
+        names = [file.name for file in files if file.kind == Kind.EMBEDDING]
+        return {self._paths[Kind.EMBEDDING, name].stem: self._embedding(name) for name in names}
 
     def _embedding(self, name: str) -> Embedding:
         if name not in self._known:
-            self._known[name] = load_embedding(self._embedding_names[name], name)
+            path = self._paths[Kind.EMBEDDING, name]
+            self._known[name] = load_embedding(path, path.stem)
         return self._known[name]
 
     def _vae(self, name: str, scaling_factor: float, device: torch.device, dtype: torch.dtype) -> Any:

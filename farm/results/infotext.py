@@ -36,7 +36,7 @@ def infotext(cell: Cell, extra: Mapping[str, Scalar | None] | None = None) -> st
     parts = [settings.prompt.strip()]
     if settings.negative_prompt.strip():
         parts.append(f"Negative prompt: {settings.negative_prompt.strip()}")
-    pairs = {**_parameters(cell), **(extra or {}), "Version": f"farm {farm.__version__}"}
+    pairs = {**_parameters(cell), **(extra or {}), **_patch_keys(cell), "Version": f"farm {farm.__version__}"}
     parts.append(", ".join(f"{key}: {_quoted(value)}" for key, value in pairs.items() if value is not None))
     return "\n".join(parts).strip()
 
@@ -64,6 +64,17 @@ def _vae_keys(cell: Cell) -> dict[str, Scalar | None]:
     """Of another VAE than the checkpoint's own."""
     vae = next((file for file in cell.files if file.kind == "vae"), None)
     return {} if vae is None else {"VAE hash": vae.content[:10], "VAE": vae.name}
+
+
+def _patch_keys(cell: Cell) -> dict[str, Scalar | None]:
+    """Of LoRA and embeddings, by their names without folders, as other programs look for them."""
+    found: dict[str, Scalar | None] = {}
+    for key, kind in (("Lora hashes", "lora"), ("TI hashes", "embedding")):
+        files = [file for file in cell.files if file.kind == kind]
+        if files:
+            pairs = (f"{file.name.rpartition('/')[2]}: {file.content[:10]}" for file in files)
+            found[key] = ", ".join(pairs)
+    return found
 
 
 def _quoted(value: Scalar) -> str:

@@ -16,6 +16,9 @@ from farm.weights.places import Kind
 from farm.weights.recognition import kind_of
 from farm.weights.vae_layout import vae_layout_of
 
+TEXT_CONFIGS = ("text_encoder/config.json", "text_encoder_2/config.json")
+"""Of a folder of diffusers."""
+
 
 def check_checkpoint(path: Path) -> None:
     """Whether it can be used, as far as its small files or its header say.
@@ -56,6 +59,18 @@ def scheduler_config_of(path: Path) -> dict[str, Any]:
         FarmError: if that cannot be found out.
     """
     return config_in(path, SCHEDULER_CONFIG) if path.is_dir() else dict(_read(path).scheduler)
+
+
+def text_configs_of(path: Path) -> list[dict[str, Any]]:
+    """The configurations of the text encoders of a checkpoint, one or two.
+
+    Raises:
+        FarmError: if they cannot be found out.
+    """
+    if not path.is_dir():
+        return [dict(encoder.config) for encoder in _read(path).text_encoders]
+    there = [name for name in TEXT_CONFIGS if (path / name).is_file()]
+    return [config_in(path, name) for name in there]
 
 
 def skip_connections_of(path: Path) -> int:

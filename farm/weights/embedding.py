@@ -8,20 +8,7 @@ import torch
 
 from farm.errors import quoted
 from farm.weights.tensor_info import BadFile
-
-ONLY = "clip_l"
-"""The text encoder that files with vectors for one alone mean: of SD 1.x and 2.x the only one."""
-
-ENCODERS: Mapping[str, str] = {
-    "clip_l": "clip_l",
-    "clip_g": "clip_g",
-    "text_encoders_0": "clip_l",  # diffusers' training scripts
-    "text_encoders_1": "clip_g",
-}
-"""The keys by which files of SDXL name its text encoders."""
-
-TERMS = "string_to_param"
-"""Where A1111's files have their vectors."""
+from farm.weights.widths import ENCODERS, ONLY, TERMS
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,6 +20,9 @@ FAMILY_OF_TEXT_WIDTH = {768: "sd1", 1024: "sd2", 1280: "sdxl"}
 """By the width of one text encoder; that of SDXL's second one."""
 
 TAGS_SHOWN = 5
+BASES = ("ss_sd_model_name", "modelspec.architecture", "ss_base_model_version")
+"""Of metadata: what tells of the checkpoint that something was trained on, the most telling first."""
+
 LORA_HASH = 12
 """Digits that A1111 shows of a LoRA's hash, which is of its tensors alone; trainers write it down."""
 
@@ -41,7 +44,7 @@ def recognized(contents: Contents, path: Path) -> Facts:
         except (NotThisLayout, BadFile) as error:
             fault = str(error)
     said = contents.metadata
-    base = said.get("ss_sd_model_name") or said.get("modelspec.architecture") or _said_inside(contents)
+    base = next((said[key] for key in BASES if said.get(key)), "") or _said_inside(contents)
     words = _trigger_words(said) or _beside(path)
     return Facts(kind, family, form, base, words, said.get("sshs_model_hash", "")[:LORA_HASH], fault)
 

@@ -118,12 +118,12 @@ def test_a_file_that_cannot_be_used_concerns_only_who_names_it(name, why, farm, 
     [
         (
             "model: [tiny-cats, torn]",
-            "model: 'torn' cannot be used; {models}/Stable-diffusion/torn.ckpt: it is neither",
+            "model: 'torn' cannot be used; {}/Stable-diffusion/torn.ckpt: it is n",
             4,
         ),
         (
             "prompt: [a cat, a cat <lora:bad:1>]",
-            "prompt: 'bad' cannot be used; {models}/Lora/bad.pt: it is empty",
+            "prompt: 'bad' cannot be used; {}/Lora/bad.pt: it is empty",
             4,
         ),
     ],
@@ -217,7 +217,11 @@ def test_a_job_names_loras_by_settings(change, prompt, farm, tree):
     ("change", "why"),
     [
         ("lora=inc", "lora: 'inc' is not known; did you mean 'ink'? (farm models lora lists them)"),
-        ("loras=ink:much", "loras: 'much' in 'ink:much' is not a weight; name:weight + name:weight"),
+        ("loras=ink:much", "loras: 'much' is not a number or a range; a number from -10 to 10"),
+        ("loras=ink:nan", "loras: 'nan' is not a number or a range; a number from -10 to 10"),
+        ("loras=ink:11", "loras: 11 is not allowed; a number from -10 to 10"),
+        ("loras=all:1", "loras: 'all' in 'all:1' is not a LoRA; name:weight + name:weight"),
+        ("loras=ink + none", "loras: 'none' in 'ink + none' is not a LoRA; name:weight + name:weight"),
         ("loras=inc:1", "loras: 'inc' is not known; did you mean 'ink'? (farm models lora lists them)"),
         ("lora_weight=99", "lora_weight: 99 is not allowed; a number from -10 to 10"),
         ("hypernetwork=pen", "hypernetwork: 'pen' is not known (farm models hypernetwork lists them)"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from farm.cell import Cell, Settings
+from farm.cell import Cell, Settings, UsedFile
 from farm.layout import Layout
 from farm.plan import Plan
 from farm.render.renderer import Renderer
@@ -19,6 +19,7 @@ from farm.work import Work
 from tests.render.rendering import LEVELS, Counting, apart, render
 from tests.weights.lora_files import factors, kohya, product
 
+ART = (UsedFile("embedding", "bad-art", "as hashed"),)
 UNET, TEXT = "lora_unet_", "lora_te_text_model_"
 BASE = Settings("m", "a ginger cat", "blurry", "Euler", 5, 5.0, 3, 64, 64)
 
@@ -55,7 +56,7 @@ def rendered(
 ) -> tuple[list[np.ndarray], Work]:
     renderer = Renderer({"m": model}, "cpu", files=files)
     for number, settings in enumerate(cells, 1):
-        renderer.submit(Cell(number, (), settings))
+        renderer.submit(Cell(number, (), settings, files=ART if "bad-art" in str(settings) else ()))
     found: dict[int, np.ndarray] = {}
     while not renderer.idle:
         for one in renderer.step():
@@ -142,7 +143,7 @@ def test_afterwards_a_picture_without_is_the_same_to_the_bit(
     renderer = Renderer({"m": tiny_model}, "cpu", files=files)
     tags = "<lora:ink:1><lora:wash:1><hypernet:pen:1>"
     for settings in (replace(BASE, prompt=f"a ginger cat, bad-art {tags}"), BASE):
-        renderer.submit(Cell(1, (), settings))
+        renderer.submit(Cell(1, (), settings, files=ART))
         images = [one.image for _ in iter(lambda: renderer.idle, True) for one in renderer.step()]
     renderer.close()
     assert np.array_equal(np.asarray(images[-1]), plain)

@@ -9,7 +9,7 @@ from PIL import Image, PngImagePlugin
 from sd_parsers import ParserManager
 
 import farm
-from farm.cell import PluginUse
+from farm.cell import PluginUse, UsedFile
 from farm.errors import FarmError
 from farm.results.infotext import infotext, png_bytes, read_cell, read_infotext
 from tests.results.samples import HASH, make_plan, picture
@@ -225,3 +225,16 @@ def test_cells_of_before_are_read(tmp_path):
     texts.add_text("farm", json.dumps(entry))
     Image.new("RGB", (8, 8)).save(tmp_path / "old.png", pnginfo=texts)
     assert read_cell(tmp_path / "old.png") == cell(sampler="Heun")
+
+
+def test_files_beside_the_checkpoint_are_told_as_a1111_does():
+    made = replace(
+        cell(prompt="a cat <lora:ink:1>", vae="fine"),
+        files=(
+            UsedFile("embedding", "sd15/bad", "c" * 64), UsedFile("lora", "ink", "a" * 64),
+            UsedFile("lora", "x/pen", "b" * 64), UsedFile("vae", "fine", "d" * 64),
+        ),
+    )  # fmt: skip
+    text = infotext(made)
+    assert "VAE hash: dddddddddd, VAE: fine" in text
+    assert 'Lora hashes: "ink: aaaaaaaaaa, pen: bbbbbbbbbb", TI hashes: "bad: cccccccccc"' in text

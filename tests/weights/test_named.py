@@ -2,10 +2,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from farm.cell import Settings
 from farm.weights.catalog import find_models
-from farm.weights.named import Named, embeddings_in
+from farm.weights.named import Named, by_content, embeddings_in
+from tests.weights.original_files import tiny, write
 from tests.weights.test_catalog import lay
 
 WANTED = Settings("m", "a cat")
@@ -46,11 +48,60 @@ def test_a_vae_is_named_by_its_setting(named: Named) -> None:
     assert use == ("vae", "fine") and entry.path.name == "fine.pt"
 
 
-def test_all_that_a_name_may_mean_is_known(named: Named) -> None:
-    [entries] = named.matches(replace(WANTED, prompt="<lora:x:1>")).values()
-    assert [entry.name for entry in entries] == ["a/x", "b/x"]
+def test_all_that_a_tag_may_mean_is_known(named: Named) -> None:
+    [(name, entries)] = named.ambiguous(replace(WANTED, prompt="<lora:x:1><lora:ink:1>")).items()
+    assert name == "x" and [entry.name for entry in entries] == ["a/x", "b/x"]
 
 
 def test_embeddings_are_named_by_words_of_their_own() -> None:
-    wanted = replace(WANTED, prompt="(bad-art:1.2), sinbad bad_art", negative_prompt="Bad-Art")
+    wanted = replace(WANTED, prompt="(bad-art:1.2), sinbad bad_art <lora:bad:1>", negative_prompt="Bad-Art")
     assert embeddings_in(wanted, {"bad-art": 1, "bad": 1, "sin": 1}) == ["bad-art"]
+    assert embeddings_in(replace(wanted, negative_prompt="<lora:bad:1>"), {"bad": 1}) == ["bad"]
+
+
+def test_of_embeddings_of_one_name_the_one_that_fits_is_meant(tmp_path: Path) -> None:
+    write(tiny("sd1"), tmp_path / "Stable-diffusion" / "one.safetensors", torch.float16)
+    write(tiny("sdxl"), tmp_path / "Stable-diffusion" / "xl.safetensors", torch.float16)
+    for name, vectors in {
+        "sd15/bad": {"x": torch.zeros(2, 64)},
+        "sd20/bad": {"x": torch.zeros(2, 1024)},
+        "sdxl/bad": {"clip_l": torch.zeros(2, 64), "clip_g": torch.zeros(2, 128)},
+        "sd15/cat": {"string_to_param": {"*": torch.zeros(2, 64)}},
+    }.items():
+        path = tmp_path / "embeddings" / f"{name}.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(vectors, path)
+    named = Named(find_models([tmp_path]))
+    one, xl = (Settings(model, "a cat", "bad") for model in ("one", "xl"))
+    assert sorted(name for _, name in named.uses(one)) == ["sd15/bad", "sd15/cat"]
+    assert sorted(name for _, name in named.uses(xl)) == ["sdxl/bad"]
+    assert (named.words(one), named.words(xl)) == ([], ["cat"])
+
+
+CONTENTS = {("lora", "ink"): "1" * 64, ("lora", "pen"): "2" * 64, ("hypernetwork", "h"): "3" * 64,
+            ("hypernetwork", "i"): "4" * 64}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("prompt", "other"),
+    [
+        ("a cat<lora:ink:1>", "a cat<lora:ink:0.5><lora:ink:0.5>"),
+        ("a cat<lora:ink:1><lora:pen:2>", "a <lora:pen:2>cat<lora:ink:1>"),
+        ("a cat<lora:ink:1>", "a cat<lora:ink:1><lora:nobody:1>"),
+        ("a cat", "a cat<lora:ink:0>"),
+    ],
+)
+def test_tags_that_do_the_same_count_alike(prompt: str, other: str) -> None:
+    assert by_content(prompt, CONTENTS) == by_content(other, CONTENTS)
+
+
+def test_tags_that_do_something_else_count_for_themselves() -> None:
+    prompts = [
+        "a cat", "a cat<lora:ink:1>", "a cat<lora:ink:0.5>", "a cat<lora:ink:1:0.5>", "a cat<lora:pen:1>",
+        "a cat<hypernet:h:1>", "a cat<hypernet:h:1><hypernet:i:1>", "a cat<hypernet:i:1><hypernet:h:1>",
+        "a dog<lora:ink:1>",
+    ]  # fmt: skip
+    assert len({by_content(prompt, CONTENTS) for prompt in prompts}) == len(prompts)
+    assert by_content("a cat", CONTENTS) == "a cat"  # as in all keys of before
+    renamed = {**CONTENTS, ("lora", "other name"): "1" * 64}
+    assert by_content("a cat<lora:other name:1>", renamed) == by_content("a cat<lora:ink:1>", renamed)
