@@ -42,13 +42,13 @@ def load_tokenizer(folder: Path, pads_with_zero: bool = False) -> Any:
 
 
 def tokenizer_of(checkpoint: Path | None) -> "Tokenizer":
-    """The tokenizer of a checkpoint, without its networks; CLIP's own if there is none.
+    """The tokenizer of a checkpoint, without its networks; CLIP's own if it is a file, or there is none.
 
     Raises:
         FarmError: it cannot be read.
     """
     try:
-        if checkpoint is None:
+        if checkpoint is None or checkpoint.is_file():  # single files have none
             return Tokenizer(load_tokenizer(CLIP), POSITIONS)
         config = json.loads((checkpoint / "text_encoder" / "config.json").read_text(encoding="utf-8"))
         return Tokenizer(load_tokenizer(checkpoint / "tokenizer"), config["max_position_embeddings"])
