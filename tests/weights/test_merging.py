@@ -235,10 +235,13 @@ def test_a_vae_takes_the_place_of_the_own_one(files: dict[str, Path], tmp_path: 
         inside = name.removeprefix("first_stage_model.")
         torch.testing.assert_close(tensor, vae[inside] if inside != name else own[name])
     assert found.keys() == own.keys()
-    of_checkpoint = written(tmp_path / "n.safetensors", files["a"], vae=files["c"])
-    assert (
-        torch.equal(load_file(of_checkpoint)[name], load_file(files["c"])[name]) if "first" in name else True
-    )
+
+
+def test_a_checkpoint_gives_its_vae(states: dict[str, State], files: dict[str, Path], tmp_path: Path) -> None:
+    found = load_file(written(tmp_path / "m.safetensors", files["a"], vae=files["c"]))
+    for name, tensor in found.items():
+        part = "c" if name.startswith("first_stage_model.") else "a"
+        assert torch.equal(tensor, states[part][name]), name
 
 
 def test_a_vae_of_diffusers_is_refused(sd1: Tiny, files: dict[str, Path], tmp_path: Path) -> None:
@@ -261,6 +264,10 @@ def lora_for(networks: Any, path: Path) -> tuple[Path, dict[str, dict[str, torch
         layers = {layer.removeprefix("text_model."): each for layer, each in layers.items()}
         tensors |= kohya(layers, prefix, alpha=1.0)
         added[part] = {layer: product(*each) / 2 for layer, each in layers.items()}
+        if hasattr(network, "text_projection"):
+            layers = factors(network, 2, seed, lambda path: path == "text_projection")
+            tensors |= kohya(layers, prefix.removesuffix("text_model_"), alpha=1.0)
+            added[part] |= {layer: product(*each) / 2 for layer, each in layers.items()}
     save_file(tensors, path)
     return path, added
 
