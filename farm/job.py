@@ -40,6 +40,7 @@ from farm.settings import MAX_SEED, NEEDED, SETTINGS, read_value
 from farm.skip import Skip, read_skips
 from farm.sweep import check_axes, read_sweep, settings_of
 from farm.uses import PluginInfo, read_plugins
+from farm.written_merges import name_merges
 
 __all__ = ["MAX_CELLS", "Job", "PluginInfo", "Vocabulary", "job_schema", "load_job", "read_drawn"]
 
@@ -139,6 +140,7 @@ def load_job(
         vocabulary.models, Seeds(), mistakes, samplers, complete, init_images=images, files=vocabulary.files
     )
     override(tree, overrides, unseeded)
+    name_merges(tree, mistakes)
     check_shape(tree, mistakes)
     sources = read_sources(tree, folders, mistakes)
     written_out = write_out(tree, sources, path.parent, mistakes)

@@ -22,14 +22,24 @@ from farm.prompt_axes import MOST_PARTS
 from farm.prompt_sources import MAX_PROMPTS, MODES, STYLE_TEXTS
 from farm.prompts.dynamic import MOST
 from farm.sampling import AUTOMATIC
-from farm.settings import NEEDED, PROMPTS, SETTINGS
+from farm.settings import MERGE_WEIGHT, NEEDED, PROMPTS, SETTINGS
+from farm.written_merges import MERGE_SCHEMA, MODEL
 
 _SCALARS = ["string", "number", "boolean"]
 _TEXT: dict[str, Any] = {"type": "string"}
 _NAMES = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}
+_MERGE_REFERENCE = {"$ref": "#/$defs/Merge"}
+
+
+def _schema_of(name: str) -> dict[str, Any]:
+    """JSON Schema of one value of a setting."""
+    schema = SETTINGS[name].schema()
+    return {"anyOf": [schema, _MERGE_REFERENCE]} if name == MODEL else schema
+
+
 _TITLED = {
     "type": "object",
-    "properties": {"title": _TEXT, "styles": _NAMES} | {name: row.schema() for name, row in SETTINGS.items()},
+    "properties": {"title": _TEXT, "styles": _NAMES} | {name: _schema_of(name) for name in SETTINGS},
     "required": ["title"],
     "minProperties": 2,
     "additionalProperties": False,
@@ -62,13 +72,13 @@ def _axis(name: str, value: dict[str, Any], *more: dict[str, Any]) -> dict[str, 
 
 _ZIP = {
     "type": "object",
-    "properties": {name: _axis(name, row.schema()) for name, row in SETTINGS.items()} | {"styles": _NAMES},
+    "properties": {name: _axis(name, _schema_of(name)) for name in SETTINGS} | {"styles": _NAMES},
     "additionalProperties": False,
 }
 _SWEEP = {
     "type": "object",
     "properties": {
-        **{name: _axis(name, row.schema(), _TITLED_REFERENCE) for name, row in SETTINGS.items()},
+        **{name: _axis(name, _schema_of(name), _TITLED_REFERENCE) for name in SETTINGS},
         "replace": {
             "type": "object",
             "description": "Texts searched for in the prompts, each with the texts put in their place.",
@@ -171,7 +181,7 @@ def _default(name: str) -> Any:
     """As it is written; None where there is none."""
     if name in NEEDED or name == "evaluations":
         return None
-    default = {**DEFAULTS, **PATCH_DEFAULTS}[name]
+    default = {**DEFAULTS, **PATCH_DEFAULTS, MERGE_WEIGHT: None}[name]
     return AUTOMATIC if default is None else default
 
 
@@ -241,7 +251,8 @@ def job_schema() -> dict[str, Any]:
     """JSON Schema of job files, for editors that complete and check while somebody types."""
     schema = JobFile.model_json_schema()
     schema["properties"]["sweep"] |= _SWEEP
-    schema["$defs"] |= {"TitledValue": _TITLED, "Zip": _ZIP, "Lines": _LINES}
+    schema["properties"][MODEL] |= _schema_of(MODEL)
+    schema["$defs"] |= {"TitledValue": _TITLED, "Zip": _ZIP, "Lines": _LINES, "Merge": MERGE_SCHEMA}
     for described in (schema, schema["$defs"]["SheetFile"]):
         for entry in described["properties"].values():
             entry.pop("title", None)

@@ -14,12 +14,13 @@ from farm.errors import BadInput, Problem
 from farm.init_images import InitImage
 from farm.job import Job
 from farm.layout import Layout as Layout
+from farm.merges import weighted
 from farm.ordering import Order, coarse_wave, in_render_order
 from farm.patch_settings import NONE, put_into_prompts
 from farm.remarks import Remarks
 from farm.resolving import completed, settled
 from farm.sampling import AUTOMATIC, BUILT_IN, Samplers
-from farm.settings import INIT_IMAGE, PROMPTS
+from farm.settings import INIT_IMAGE, MERGE_WEIGHT, PROMPTS
 from farm.starting import image_encoding
 from farm.wording import BadWording, Wording
 from farm.work import Need, Networks, Size
@@ -254,6 +255,7 @@ def _asked(job: Job, values: Sequence[AxisValue], wording: Wording) -> dict[str,
     chosen: dict[str, Any] = dict(job.base)
     for value in values:
         chosen.update(value.settings)
+    chosen["model"] = weighted(chosen["model"], chosen.get(MERGE_WEIGHT))
     if chosen["vae"] == AUTOMATIC:
         chosen["vae"] = job.vaes_beside.get(chosen["model"], AUTOMATIC)
     elif chosen["vae"] == NONE:

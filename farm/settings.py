@@ -11,6 +11,7 @@ from farm.errors import quoted
 from farm.kinds import MAX_PROMPT_BYTES as MAX_PROMPT_BYTES
 from farm.kinds import Choice, ImageFile, Name, Names, Number, Prose, Reading, Setting, Value
 from farm.kinds import Seeds as Seeds
+from farm.merges import Merge, merge_of, name_of
 from farm.misnamed import sampler_hint, schedule_hint
 from farm.patch_settings import NONE, PATCH_DEFAULTS
 from farm.resolving import MAX_STEPS
@@ -26,6 +27,18 @@ _TITLE = re.compile(r"(.+) \[[0-9a-f]{8,64}\]")
 
 def _models(reading: Reading) -> Names:
     return reading.models
+
+
+def _other_model(wanted: str, reading: Reading) -> str | None:
+    """A hash, a title, or a merge, whose name is made of those that its parts have in the catalog."""
+    if (found := _named_otherwise(reading.models, wanted)) is not None:
+        return found
+    if (merge := merge_of(wanted)) is None:
+        return None
+    parts = tuple(str(SETTINGS["model"].expand([part], 0, reading)[0][1]) for part in merge.parts)
+    if inner := next((part for part in parts if part not in reading.models), None):
+        raise BadValue(f"{quoted(inner)} is a merge itself; a merge is made of checkpoints that are there")
+    return name_of(Merge(parts, merge.method, merge.weight))
 
 
 def _vaes(reading: Reading) -> Names:
@@ -140,9 +153,10 @@ def _predictions(_: Reading) -> Names:
 
 
 SETTINGS: Mapping[str, Setting] = {
-    "model": Name("A checkpoint under models/: name, file name, title in A1111 or hash.",
-                  "farm models checkpoint lists them", _models,
-                  other=lambda wanted, reading: _named_otherwise(reading.models, wanted)),
+    "model": Name("A checkpoint under models/: name, file name, title in A1111 or hash. Or a merge of some.",
+                  "farm models checkpoint lists them", _models, other=_other_model),
+    "merge_weight": Number("Of the merge that model is; automatic is as it says.", 0, 1, whole=False,
+                           words=_AUTOMATIC),
     "prompt": Prose("What the picture shows."),
     "negative_prompt": Prose("What it should not show."),
     "sampler": Name(
@@ -221,14 +235,15 @@ SETTINGS: Mapping[str, Setting] = {
     "embedding": _file("embedding", "Under embeddings; its name is put behind the prompt."),
     "negative_embedding": _file("embedding", "Under embeddings; its name is put behind the negative prompt."),
 }  # fmt: skip
-"""The fields of `farm.cell.Settings`, in its order; `evaluations`, which stands for `steps`, and what is put
-into prompts (`farm.patch_settings`)."""
+"""The fields of `farm.cell.Settings`, in its order; `evaluations`, which stands for `steps`, `merge_weight`,
+which is put into `model`, and what is put into prompts (`farm.patch_settings`)."""
 
 INIT_IMAGE = "init_image"
+MERGE_WEIGHT = "merge_weight"
 
 PROMPTS = ("prompt", "negative_prompt")
 
-_NOT_FIELDS = {"evaluations", *PATCH_DEFAULTS}
+_NOT_FIELDS = {"evaluations", MERGE_WEIGHT, *PATCH_DEFAULTS}
 
 NEEDED = tuple(name for name in SETTINGS if name not in DEFAULTS and name not in _NOT_FIELDS)
 """Settings that have no default."""

@@ -92,7 +92,7 @@ def test_base_settings_and_defaults(load):
 
 
 def test_every_setting_of_a_cell_can_be_given():
-    others = {"evaluations", *PATCH_DEFAULTS}
+    others = {"evaluations", "merge_weight", *PATCH_DEFAULTS}
     assert tuple(name for name in SETTINGS if name not in others) == SETTING_NAMES
     assert others <= SETTINGS.keys() and not others & set(SETTING_NAMES)
 

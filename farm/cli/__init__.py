@@ -7,7 +7,7 @@ from collections.abc import Callable
 import typer
 
 from farm import __version__
-from farm.cli import init, listing, models, plan, prompt, run
+from farm.cli import init, listing, merge, models, plan, prompt, run
 from farm.errors import BadInput, FarmError
 from farm.interrupts import STATUS
 
@@ -26,6 +26,7 @@ _COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "plan": (plan.plan, "Show what a job comes to, and how long it takes."),
     "check": (plan.check, "Look for mistakes in job files."),
     "prompt": (prompt.prompt, "Show what a prompt means, step by step."),
+    "merge": (merge.merge, "Merge checkpoints into one; bake LoRA and VAEs in."),
     "schema": (listing.schema, "Print the JSON Schema of job files."),
     "samplers": (listing.samplers, "List the samplers that jobs can name."),
     "schedules": (listing.schedules, "List the schedules that jobs can name."),

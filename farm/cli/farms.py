@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from farm.cluster.crew import COMPILING, USUAL
 from farm.errors import FarmError
+from farm.merges import Checkpoint
 
 if TYPE_CHECKING:
     from farm.cluster.coordinator import Farm
 
 
 def open_farm(
-    checkpoints: Mapping[str, Path],
+    checkpoints: Mapping[str, Checkpoint],
     plugin_folders: Sequence[Path],
     inline: bool,
     address: str | None,

@@ -13,6 +13,7 @@ from farm.document import Mistakes
 from farm.errors import BadInput, Problem, quoted
 from farm.job import Job, Vocabulary, load_job, read_drawn
 from farm.kinds import Names, Reading, Seeds
+from farm.merges import Checkpoint, Merge, content_of, files_of, merge_of
 from farm.plan import Plan, compile_job
 from farm.plugins import find_plugins
 from farm.settings import SETTINGS
@@ -90,9 +91,9 @@ class Place:
         """By name."""
         return self.catalog.of(Kind.CHECKPOINT)
 
-    def paths(self, names: Iterable[str]) -> dict[str, Path]:
-        """Of checkpoints."""
-        return {name: self.checkpoints[name].path for name in dict.fromkeys(names)}
+    def where(self, names: Iterable[str]) -> dict[str, Checkpoint]:
+        """Where the weights of checkpoints are."""
+        return {name: self.catalog.checkpoint(name) for name in dict.fromkeys(names)}
 
     def file_paths(self, plans: Iterable[Plan]) -> dict[FileUse, Path]:
         """Of other files that pictures of plans are made with."""
@@ -102,14 +103,19 @@ class Place:
 
     def hashed(self, plans: Sequence[Plan], hash_of: Callable[[Path], str]) -> Hashed:
         """What is in the checkpoints of plans, and in all other files that their pictures are made with."""
-        models = self.paths(model for plan in plans for model in plan.models())
-        beside = {(CONFIG, name): config_beside(path) for name, path in models.items()}
+        models = self.where(model for plan in plans for model in plan.models())
+        beside = {(CONFIG, name): config_beside(files_of(one)[0]) for name, one in models.items()}
         files = {use: path for use, path in beside.items() if path.is_file()} | self.file_paths(plans)
         return Hashed(
-            {name: hash_of(path) for name, path in models.items()},
+            {name: _content(one, hash_of) for name, one in models.items()},
             {use: hash_of(path) for use, path in files.items()},
             self.named,
         )
+
+
+def _content(checkpoint: Checkpoint, hash_of: Callable[[Path], str]) -> str:
+    contents = [hash_of(path) for path in files_of(checkpoint)]
+    return content_of(checkpoint, contents) if isinstance(checkpoint, Merge) else contents[0]
 
 
 def look_around(results: Path | None, models: Sequence[Path] | None = None) -> Place:
@@ -197,7 +203,7 @@ def _load(path: Path, overrides: Sequence[str], place: Place) -> Job:
 
 
 def find_checkpoint(name: str, option: str, models: Sequence[Path] | None) -> Entry:
-    """The checkpoint that a name, a file stem or a hash means.
+    """The checkpoint that a name, a file stem or a hash means; of a merge the first.
 
     Args:
         name: as jobs write it.
@@ -208,16 +214,24 @@ def find_checkpoint(name: str, option: str, models: Sequence[Path] | None) -> En
         BadInput: if there is none, or several.
     """
     place = look_around(None, models)
-    return place.checkpoints[option_value("model", name, option, place.vocabulary.models)]
+    found = option_value("model", name, option, place.vocabulary.models)
+    merge = None if found in place.checkpoints else merge_of(found)
+    return place.checkpoints[found if merge is None else merge.parts[0]]
 
 
-def option_value(setting: str, text: str, option: str, models: Names | None = None) -> str:
+def option_value(
+    setting: str,
+    text: str,
+    option: str,
+    models: Names | None = None,
+    files: Mapping[str, Names] | None = None,
+) -> str:
     """What an option of a command means that is written as a setting of a job is.
 
     Raises:
         BadInput: if it is not allowed.
     """
-    reading = Reading(models or {}, Seeds(), Mistakes())
+    reading = Reading(models or {}, Seeds(), Mistakes(), files=files or {})
     try:
         [(_, found), *_] = SETTINGS[setting].expand([text], 0, reading)
     except BadValue as mistake:

@@ -8,6 +8,7 @@ from typing import Any
 from farm.cell import Settings
 from farm.costs import schedule_of
 from farm.errors import FarmError, Problem, quoted
+from farm.merges import Checkpoint, files_of
 from farm.pictures import faults_of
 from farm.plan import Plan
 from farm.render.noise_levels import OutOfRange, ends_for, log_sigmas_of, sigma_range
@@ -15,10 +16,9 @@ from farm.sampling import Samplers
 from farm.scheduler_names import as_predicting, chosen, is_scheduler
 from farm.settings import INIT_IMAGE
 from farm.starting import init_pictures
-from farm.weights.catalog import Catalog, Entry
+from farm.weights.catalog import Catalog
 from farm.weights.configs import check_checkpoint, scheduler_config_of, skip_connections_of
 from farm.weights.named import Named
-from farm.weights.places import Kind
 
 MAX_OF_PIXELS = 4 << 30
 """Bytes of the pictures to start from, once they are of the sizes wanted: all go to every machine."""
@@ -44,12 +44,11 @@ def misfits(plan: Plan, path: Path, catalog: Catalog, named: Named) -> list[Prob
         catalog: of the models.
         named: finds the other files that pictures are made with.
     """
-    checkpoints = catalog.of(Kind.CHECKPOINT)
     wanted = sorted(dict.fromkeys(cell.settings for cell in plan.cells), key=lambda one: one.model)
     found = [
         mistake
         for model, group in groupby(wanted, key=lambda one: one.model)
-        for mistake in _of_model(checkpoints[model], list(group), plan.samplers)
+        for mistake in _of_model(model, catalog.checkpoint(model), list(group), plan.samplers)
     ]
     found += _ambiguous(wanted, named)
     found += _too_many_pictures(wanted)
@@ -76,27 +75,29 @@ def _too_many_pictures(wanted: Sequence[Settings]) -> Iterator[Mistake]:
         yield INIT_IMAGE, f"{what}; at most {MAX_OF_PIXELS >> 30} GiB go to the workers of one job"
 
 
-def _of_model(checkpoint: Entry, wanted: Sequence[Settings], samplers: Samplers) -> Iterator[Mistake]:
+def _of_model(
+    name: str, checkpoint: Checkpoint, wanted: Sequence[Settings], samplers: Samplers
+) -> Iterator[Mistake]:
     """Nothing of a file that cannot be read: its cells fail, or the whole job has been refused."""
     try:
-        check_checkpoint(checkpoint.path)
+        check_checkpoint(checkpoint)
     except FarmError:
         return
     try:
-        config = scheduler_config_of(checkpoint.path)
+        config = scheduler_config_of(checkpoint)
         levels = {
             zero_snr: log_sigmas_of(config, zero_snr)
             for zero_snr in dict.fromkeys(one.zero_terminal_snr for one in wanted)
         }
     except FarmError as error:
-        yield "model", f"{checkpoint.name!r} cannot be used; {error}"
+        yield "model", f"{name!r} cannot be used; {error}"
         return
     if config.get("prediction_type", "") is None and any(one.prediction_type is None for one in wanted):
-        yield "model", f"{checkpoint.name!r} does not tell what it predicts; {PREDICTION_WANTED}"
+        yield "model", f"{name!r} does not tell what it predicts; {PREDICTION_WANTED}"
         return
     yield from _unsuited(wanted, config)
     yield from _out_of_range(wanted, levels, samplers)
-    yield from _too_deep(wanted, checkpoint)
+    yield from _too_deep(wanted, name, checkpoint)
 
 
 def _unsuited(wanted: Sequence[Settings], config: Mapping[str, Any]) -> Iterator[Mistake]:
@@ -111,20 +112,20 @@ def _unsuited(wanted: Sequence[Settings], config: Mapping[str, Any]) -> Iterator
             yield "zero_terminal_snr", f"{one.sampler} cannot have it; it takes no {NEEDED_FOR_ZERO_SNR}"
 
 
-def _too_deep(wanted: Sequence[Settings], checkpoint: Entry) -> Iterator[Mistake]:
+def _too_deep(wanted: Sequence[Settings], name: str, checkpoint: Checkpoint) -> Iterator[Mistake]:
     """Branches that the UNet does not have."""
     branches = dict.fromkeys(one.deepcache_branch for one in wanted if one.deepcache_interval > 1)
     if not branches:
         return
     try:
-        has = skip_connections_of(checkpoint.path)
+        has = skip_connections_of(checkpoint)
     except FarmError as error:
-        yield "deepcache_interval", f"{checkpoint.name!r} cannot have it; {checkpoint.path}: {error}"
+        yield "deepcache_interval", f"{name!r} cannot have it; {files_of(checkpoint)[0]}: {error}"
         return
     for branch in branches:
         if branch >= has:
             of_its = f"the last of its {has} skip connections is {has - 1}"
-            yield "deepcache_branch", f"{branch} is too much for {checkpoint.name!r}: {of_its}"
+            yield "deepcache_branch", f"{branch} is too much for {name!r}: {of_its}"
 
 
 def _out_of_range(

@@ -66,12 +66,12 @@ def render_jobs(
         FarmError: no worker is left, the disk is full, somebody else writes to the results.
     """
     plans = _keyed(plans, place)
-    paths = place.paths(model for plan in plans for model in plan.models())
+    checkpoints = place.where(model for plan in plans for model in plan.models())
     files = place.file_paths(plans)
 
     def opened() -> "Farm":
         own = {**options, **_init_pixels(plans, place), **({"files": files} if files else {})}
-        return open_farm(paths, place.workspace.plugin_folders, inline, address, workers, own)
+        return open_farm(checkpoints, place.workspace.plugin_folders, inline, address, workers, own)
 
     with _LateFarm(opened, inline, options["compiled"]) as farm:
         try:

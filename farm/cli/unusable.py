@@ -69,7 +69,7 @@ def _fault(use: Use, catalog: Catalog, named: Named) -> str:
     _, kind, name = use
     check: Callable[[], None]
     if kind == Kind.CHECKPOINT:
-        check = partial(check_checkpoint, catalog.of(Kind.CHECKPOINT)[name].path)
+        check = partial(check_checkpoint, catalog.checkpoint(name))
     else:
         check = partial(check_file, Kind(kind), named.matching(kind, name)[0].path)  # the only one
     try:

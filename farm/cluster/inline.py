@@ -9,6 +9,7 @@ from farm.cell import Cell
 from farm.cluster.coordinator import Event, render
 from farm.cluster.crew import ENDLESS, Reply
 from farm.cluster.worker import RendererFactory, Worker
+from farm.merges import Checkpoint
 from farm.ordering import WaveOf, at_once
 from farm.render.device import choose_device
 from farm.render.renderer import Renderer
@@ -23,7 +24,7 @@ class InlineFarm:
     """Renders on one device of this process. A hang is not looked for: a thread cannot be abandoned.
 
     Args:
-        checkpoints: the folder of each checkpoint that cells may name.
+        checkpoints: where the weights of each are that cells may name.
         plugin_folders: as in `Workspace.plugin_folders`.
         device: `cpu`, `cuda`, `cuda:1`, `mps`; the best there is if not given.
         renderer_factory: makes the renderer.
@@ -31,7 +32,7 @@ class InlineFarm:
 
     def __init__(
         self,
-        checkpoints: Mapping[str, Path],
+        checkpoints: Mapping[str, Checkpoint],
         plugin_folders: Sequence[Path],
         device: str | None = None,
         renderer_factory: RendererFactory = Renderer,

@@ -26,6 +26,7 @@ from farm.cluster.crew import USUAL, Patience, Reply
 from farm.cluster.worker import Report, Worker
 from farm.errors import FarmError, described
 from farm.interrupts import uninterrupted
+from farm.merges import Checkpoint, files_of, resolved
 from farm.ordering import LOADED_AT_ONCE, WaveOf, at_once
 
 RENDERER = "farm.render.renderer:Renderer"
@@ -72,7 +73,7 @@ class RayFarm:
     context ends all workers, and Ray too if it was started here.
 
     Args:
-        checkpoints: the folder of each checkpoint that cells may name.
+        checkpoints: where the weights of each are that cells may name.
         plugin_folders: as in `Workspace.plugin_folders`.
         address: of a Ray cluster to join; RAY_ADDRESS if not given; a local Ray if neither is there.
         workers: how many; as many as the GPUs, or the cores and the memory allow, if not given.
@@ -87,7 +88,7 @@ class RayFarm:
 
     def __init__(
         self,
-        checkpoints: Mapping[str, Path],
+        checkpoints: Mapping[str, Checkpoint],
         plugin_folders: Sequence[Path],
         address: str | None = None,
         workers: int | None = None,
@@ -96,7 +97,7 @@ class RayFarm:
         options: Mapping[str, Any] | None = None,
         debug: bool = False,
     ) -> None:
-        self._checkpoints = {name: Path(folder).resolve() for name, folder in checkpoints.items()}
+        self._checkpoints = {name: resolved(checkpoint) for name, checkpoint in checkpoints.items()}
         self._plugin_folders = tuple(Path(folder).resolve() for folder in plugin_folders)
         self._address = address or os.environ.get("RAY_ADDRESS") or "local"
         self._workers = workers
@@ -181,12 +182,14 @@ def _share(workers: int, devices: int) -> float:
     return 1 / math.ceil(workers / devices)
 
 
-def _weight(checkpoints: Mapping[str, Path]) -> int:
+def _weight(checkpoints: Mapping[str, Checkpoint]) -> int:
     """Bytes of the files of the largest checkpoints: so many as a worker keeps."""
     return sum(sorted(map(_size, checkpoints.values()))[-LOADED_AT_ONCE:])
 
 
-def _size(path: Path) -> int:
+def _size(checkpoint: Checkpoint) -> int:
+    """A merge is as large as the first of its files."""
+    path = files_of(checkpoint)[0]
     files = path.rglob("*") if path.is_dir() else (path,)
     return sum(file.stat().st_size for file in files if file.is_file())
 
@@ -220,7 +223,7 @@ class _Actor:
     def __init__(
         self,
         name: str,
-        checkpoints: Mapping[str, Path],
+        checkpoints: Mapping[str, Checkpoint],
         folders: Sequence[Path],
         device: str,
         renderer: str,

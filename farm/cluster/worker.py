@@ -15,6 +15,7 @@ import PIL.Image
 from farm.cell import Cell, Outcome, PluginUse
 from farm.chain import Chain
 from farm.errors import CellFailed, described
+from farm.merges import Checkpoint
 from farm.results.infotext import png_bytes
 from farm.sampling import Samplers
 from farm.work import Work
@@ -84,7 +85,7 @@ class CellRenderer(Protocol):
         """Drops what is in flight and ends its threads."""
 
 
-RendererFactory = Callable[[Mapping[str, Path], str], CellRenderer]
+RendererFactory = Callable[[Mapping[str, Checkpoint], str], CellRenderer]
 """Makes a renderer from the folder of each checkpoint and the name of a device."""
 
 
@@ -112,7 +113,7 @@ class Worker:
 
     Args:
         name: stands in the outcomes.
-        checkpoints: the folder of each checkpoint that cells may name.
+        checkpoints: where the weights of each are that cells may name.
         plugin_folders: as in `Workspace.plugin_folders`.
         device: `cpu`, `cuda`, `cuda:1`, `mps`.
         renderer_factory: makes the renderer, in the thread that will use it.
@@ -121,7 +122,7 @@ class Worker:
     def __init__(
         self,
         name: str,
-        checkpoints: Mapping[str, Path],
+        checkpoints: Mapping[str, Checkpoint],
         plugin_folders: Sequence[Path],
         device: str,
         renderer_factory: RendererFactory,
@@ -180,7 +181,7 @@ class Worker:
     def _hunger(self) -> int:
         return 0 if self._fatal else max(0, self._appetite - len(self._inbox))
 
-    def _run(self, factory: RendererFactory, checkpoints: Mapping[str, Path], device: str) -> None:
+    def _run(self, factory: RendererFactory, checkpoints: Mapping[str, Checkpoint], device: str) -> None:
         try:
             with closing(factory(checkpoints, device)) as renderer:
                 self._publish(renderer, 0)

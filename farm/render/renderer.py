@@ -15,6 +15,7 @@ from farm.cache_file import cache_path
 from farm.cell import Cell, FileUse, Settings
 from farm.errors import CellFailed, described
 from farm.init_pixels import InitPixels
+from farm.merges import Checkpoint
 from farm.render.broken import Broken
 from farm.render.capacity import Capacity
 from farm.render.clock import clock_of
@@ -78,7 +79,7 @@ class Renderer:
     """Renders cells in mixed batches. Belongs to one thread.
 
     Args:
-        checkpoints: the folder of each checkpoint that cells may name.
+        checkpoints: where the weights of each are that cells may name.
         device: `cpu`, `cuda`, `cuda:1`, `mps`.
         rows: the largest batch; by the kind of device if not given.
         compiled: whether the UNets are compiled, see `farm.render.compiled`.
@@ -89,7 +90,7 @@ class Renderer:
 
     def __init__(
         self,
-        checkpoints: Mapping[str, Path],
+        checkpoints: Mapping[str, Checkpoint],
         device: str,
         rows: int | None = None,
         compiled: bool = False,
@@ -231,7 +232,9 @@ def _capacity(memory: Memory, rows: int | None) -> Capacity:
     return Capacity(memory.device, rows, memory, Remembered(memory.name, cache_path("capacity.json")))
 
 
-def _load(checkpoints: Mapping[str, Path], name: str, device: torch.device, dtype: torch.dtype) -> Networks:
+def _load(
+    checkpoints: Mapping[str, Checkpoint], name: str, device: torch.device, dtype: torch.dtype
+) -> Networks:
     if name not in checkpoints:
         raise CellFailed(f"checkpoint {name!r} is not on this machine")
     return load_checkpoint(checkpoints[name], device, dtype)

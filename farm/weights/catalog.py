@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from farm.merges import Checkpoint, Merge, merge_of
 from farm.weights.diffusers_folder import INDEX, is_vae
 from farm.weights.hashes import content_files
 from farm.weights.places import Kind, places
@@ -62,6 +63,14 @@ class Catalog:
     def of(self, kind: Kind) -> Mapping[str, Entry]:
         """Those of a kind, by name."""
         return self.entries.get(kind, {})
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        """Where the weights of a checkpoint are, by its name in settings; it may be a merge's."""
+        there = self.of(Kind.CHECKPOINT)
+        merge = None if name in there else merge_of(name)
+        if merge is None:
+            return there[name].path
+        return Merge(tuple(there[part].path for part in merge.parts), merge.method, merge.weight)
 
     def vaes_beside(self) -> dict[str, str]:
         """The names of the VAEs that lie beside checkpoints, by the names of these."""

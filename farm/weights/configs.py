@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from farm.errors import FarmError, described
+from farm.merges import Checkpoint, Merge, files_of
 from farm.weights.architecture import Architecture, architecture_in
 from farm.weights.catalog import PICTURES
 from farm.weights.contents import BadFile, read_contents
 from farm.weights.diffusers_folder import SCHEDULER_CONFIG, UNET_CONFIG, config_in, pipeline_of
 from farm.weights.hashes import stamp
+from farm.weights.merge_parts import check_parts
 from farm.weights.original_config import config_beside
 from farm.weights.original_layout import NotThisLayout
 from farm.weights.places import Kind
@@ -20,12 +22,16 @@ TEXT_CONFIGS = ("text_encoder/config.json", "text_encoder_2/config.json")
 """Of a folder of diffusers."""
 
 
-def check_checkpoint(path: Path) -> None:
+def check_checkpoint(checkpoint: Checkpoint) -> None:
     """Whether it can be used, as far as its small files or its header say.
 
     Raises:
         FarmError: it cannot; one line that begins with its path.
     """
+    if isinstance(checkpoint, Merge):
+        check_parts([_single(path) for path in checkpoint.parts], checkpoint.parts)
+        return
+    path = checkpoint
     if not path.is_dir():
         _read(path)
         return
@@ -52,12 +58,13 @@ def check_file(kind: Kind, path: Path) -> None:
         raise BadFile(f"{path}: it is {is_what}, and not {kind.in_words}")
 
 
-def scheduler_config_of(path: Path) -> dict[str, Any]:
+def scheduler_config_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """How the UNet's numbers are read: as a `scheduler_config.json` says it.
 
     Raises:
         FarmError: if that cannot be found out.
     """
+    path = files_of(checkpoint)[0]
     return config_in(path, SCHEDULER_CONFIG) if path.is_dir() else dict(_read(path).scheduler)
 
 
@@ -73,18 +80,25 @@ def text_configs_of(path: Path) -> list[dict[str, Any]]:
     return [config_in(path, name) for name in there]
 
 
-def skip_connections_of(path: Path) -> int:
+def skip_connections_of(checkpoint: Checkpoint) -> int:
     """How many skip connections the UNet of a checkpoint has.
 
     Raises:
         FarmError: if that cannot be found out.
     """
+    path = files_of(checkpoint)[0]
     config = config_in(path, UNET_CONFIG) if path.is_dir() else _read(path).unet
     try:
         levels, layers = len(config["down_block_types"]), config["layers_per_block"]
         return levels + (layers * levels if isinstance(layers, int) else sum(layers))
     except (KeyError, TypeError) as error:
         raise FarmError(f"{UNET_CONFIG} does not say what blocks there are: {described(error)}") from error
+
+
+def _single(path: Path) -> Architecture:
+    if path.is_dir():
+        raise BadFile(f"{path}: it is a folder of diffusers, and merges are made of single files")
+    return _read(path)
 
 
 def _read(path: Path) -> Architecture:

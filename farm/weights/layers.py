@@ -77,15 +77,15 @@ def names_of(network: nn.Module, paths: Iterable[str]) -> dict[str, str]:
     paths = tuple(paths)
     found = {path: path for path in paths}
     if hasattr(network, "down_blocks"):
-        found |= {name: path for path, name in _original_names(network, paths)}
+        found |= {name: path for path, name in original_names(network, paths)}
     else:
         bare = {path.removeprefix("text_model."): path for path in paths}
         found |= bare | {f"text_model.{name}": path for name, path in bare.items()}
     return {name.replace(".", "_"): path for name, path in found.items()}
 
 
-def _original_names(unet: Any, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Paths, and what CompVis's and Stability's repositories call them."""
+def original_names(unet: Any, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Paths of a UNet's layers, and what CompVis's and Stability's repositories call them."""
     blocks = _ENDS | dict(_original_blocks(unet))
     for path in paths:
         head, tail = path, ""

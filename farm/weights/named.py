@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 from farm.cell import FileUse, Settings
+from farm.merges import files_of
 from farm.prompts.grammar import parse
 from farm.prompts.naming import embeddings, untagged
 from farm.prompts.patches import patches_of
@@ -62,11 +63,11 @@ class Named:
 
         As in A1111, the name of one that fits none is a word.
         """
-        checkpoint = self._catalog.of(Kind.CHECKPOINT).get(settings.model)
+        first, *_ = files_of(self._catalog.checkpoint(settings.model))  # of a merge, the others are alike
         found: dict[FileUse, Entry] = {}
         for name in embeddings_in(settings, self.embedding_names):
             entries = self.embedding_names[name]
-            fitting = (entry for entry in entries if checkpoint is None or fits(entry.path, checkpoint.path))
+            fitting = (entry for entry in entries if fits(entry.path, first))
             if (entry := next(fitting, None)) is not None:
                 found[Kind.EMBEDDING.value, entry.name] = entry
         return found

@@ -1,16 +1,13 @@
 """Weights files become tensors. Nothing in a file is ever run: not even when torch's own loader would."""
 
-import os
-import secrets
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from farm.errors import FarmError, described, quoted
+from farm.errors import described, quoted
 from farm.weights.contents import BadFile, Contents, read_contents, state_dict
 from farm.weights.device_errors import is_out_of_memory
 from farm.weights.pickled_names import CALLBACKS, NUMPY_DTYPE, NUMPY_SCALARS, PARAMETER_DICTS, written_out
@@ -18,6 +15,7 @@ from farm.weights.rebuilding import NumpyDtype, ParameterDict, numpy_scalar
 from farm.weights.tensor_info import Damaged, Inert, TensorInfo
 from farm.weights.torch_zip import MAGIC as ZIP
 from farm.weights.torch_zip import check_places
+from farm.weights.unfinished import check_absent, finished
 
 
 class _Callback:
@@ -88,8 +86,7 @@ def convert(source: Path, target: Path) -> None:
         BadFile: the source cannot be read, or is no dict of tensors.
         FarmError: the target is there, or cannot be written.
     """
-    if os.path.lexists(target):
-        raise FarmError(f"{target}: it is there already, and is not overwritten")
+    check_absent(target)
     contents = read_contents(source)
     if contents.is_safetensors:
         raise BadFile(f"{source}: it is a safetensors file already")
@@ -101,7 +98,8 @@ def convert(source: Path, target: Path) -> None:
     if sum(info.size for info in contents.tensors.values()) > MOST_COPIES * source.stat().st_size:
         raise BadFile(f"{source}: its tensors share their numbers so much that they are too large apart")
     tensors = _apart(state_dict(_load(source, contents)))
-    _write(tensors, target, {"format": "pt", **_origin(source, contents)})
+    with finished(target) as path:
+        save_file(tensors, path, metadata={"format": "pt", **_origin(source, contents)})
 
 
 def _load(path: Path, contents: Contents) -> Any:
@@ -161,21 +159,3 @@ def _origin(source: Path, contents: Contents) -> dict[str, str]:
         if type(number) is int:
             known[name] = str(number)
     return known
-
-
-def _write(tensors: dict[str, torch.Tensor], target: Path, metadata: dict[str, str]) -> None:
-    unfinished = target.parent / f".unfinished-{secrets.token_hex(8)}"
-    try:
-        save_file(tensors, unfinished, metadata=metadata)
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
-        if os.path.lexists(target):
-            raise FileExistsError("it was made meanwhile")
-        unfinished.rename(target)
-    except Exception as error:  # of safetensors, too: a full disk, a folder that is read-only or absent
-        if is_out_of_memory(error):
-            raise
-        raise FarmError(f"{target}: it cannot be written: {described(error)}") from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)

@@ -13,11 +13,14 @@ from diffusers.loaders.single_file_utils import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from farm.merges import Merge
 from farm.weights.architecture import Architecture, TextEncoder, architecture_of
 from farm.weights.checkpoint import Networks
 from farm.weights.contents import BadFile
 from farm.weights.filling import Unfit, filled
 from farm.weights.fit import check_fit
+from farm.weights.merge_parts import check_parts
+from farm.weights.merging import Merging
 from farm.weights.original_layout import UNET, VAE
 from farm.weights.reading import read_tensors
 from farm.weights.tokenizer import CLIP, load_tokenizer
@@ -36,8 +39,41 @@ def load_single_file(path: Path, device: torch.device, dtype: torch.dtype) -> Ne
     Raises:
         BadFile: it is no checkpoint that is supported, or cannot be read.
     """
-    architecture = architecture_of(path)
-    tensors = read_tensors(path)
+    return networks_of(architecture_of(path), read_tensors(path), path, device, dtype)
+
+
+def load_merge(merge: Merge[Path], device: torch.device, dtype: torch.dtype) -> Networks:
+    """Loads a merge: its tensors are made in memory, in the type that is asked for.
+
+    Raises:
+        BadFile: its parts cannot be merged, or cannot be read.
+    """
+    architectures = [architecture_of(path) for path in merge.parts]
+    check_parts(architectures, merge.parts)
+    made = Merging(merge)
+    tensors = {name: made.tensor(name).to(made.dtype(name, dtype)) for name in made}
+    return networks_of(architectures[0], tensors, merge.parts[0], device, dtype)
+
+
+def networks_of(
+    architecture: Architecture,
+    tensors: Mapping[str, torch.Tensor],
+    path: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Networks:
+    """The networks that tensors make.
+
+    Args:
+        architecture: of the checkpoint.
+        tensors: of it, in the original layout.
+        path: of its file, for messages.
+        device: for the networks.
+        dtype: of them.
+
+    Raises:
+        BadFile: they do not make them.
+    """
     try:
         unet, vae, *encoders = (
             network.to(device).eval().requires_grad_(False)
@@ -70,9 +106,13 @@ def _unet(architecture: Architecture, tensors: Mapping[str, torch.Tensor], dtype
     converted = convert_ldm_unet_checkpoint(own, config)
     if len(converted) != len(own):
         raise Unfit(f"{len(own) - len(converted)} tensors of its UNet have no place in it")
+    return filled(empty_unet(architecture), converted, dtype, "UNet")
+
+
+def empty_unet(architecture: Architecture) -> Any:
+    """The UNet, on the device `meta`."""
     with torch.device("meta"):
-        unet: Any = UNet2DConditionModel.from_config(dict(architecture.unet))
-    return filled(unet, converted, dtype, "UNet")
+        return UNet2DConditionModel.from_config(dict(architecture.unet))
 
 
 def _vae(architecture: Architecture, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Any:
@@ -86,14 +126,19 @@ def _text_encoder(
     encoder: TextEncoder, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, projects: bool
 ) -> Any:
     """SDXL's second one also tells of the whole text (`projects`)."""
-    with torch.device("meta"):
-        kind: Any = CLIPTextModelWithProjection if projects else CLIPTextModel
-        network = kind(CLIPTextConfig(**encoder.config))
+    network = empty_text_encoder(encoder, projects)
     converted = _of_open_clip(encoder, tensors, network) if encoder.is_open else _of_clip(encoder, tensors)
     if not projects:
         converted = {name.removeprefix("text_model."): tensor for name, tensor in converted.items()}
         converted.pop("text_projection.weight", None)
     return filled(network, converted, dtype, "text encoder")
+
+
+def empty_text_encoder(encoder: TextEncoder, projects: bool) -> Any:
+    """A text encoder, on the device `meta`; SDXL's second one `projects`."""
+    with torch.device("meta"):
+        kind: Any = CLIPTextModelWithProjection if projects else CLIPTextModel
+        return kind(CLIPTextConfig(**encoder.config))
 
 
 def _of_clip(encoder: TextEncoder, tensors: Mapping[str, torch.Tensor]) -> State:
