@@ -129,6 +129,7 @@ def facts_of(compiled: Plan) -> dict[str, Any]:
         "shallow_rows": compiled.shallow_rows(),
         "text_encodings": compiled.text_encodings(),
         "image_encodings": compiled.image_encodings(),
+        "checkpoint_loads": sum(loads_of(compiled).values()),
         "notes": list(compiled.notes),
         "bytes_on_disk": round(pixels * BYTES_PER_PIXEL + len(pictures) * BYTES_OF_METADATA),
     }
@@ -151,6 +152,7 @@ def _in_words(compiled: Plan, facts: dict[str, Any]) -> str:
         ),
         f"text encodings: {facts['text_encodings']}",
         *([f"image encodings: {facts['image_encodings']}"] * bool(facts["image_encodings"])),
+        f"checkpoint loads: {facts['checkpoint_loads']}, with one worker",
         f"pictures on disk: about {_size(facts['bytes_on_disk'])}, if no plugin resizes them",
         f"time: {at_most * bool(facts['estimate'])}{_time(facts['estimate'])}",
         *_there(facts),

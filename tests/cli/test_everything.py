@@ -54,7 +54,7 @@ def models(workspace):
 @pytest.mark.slow
 def test_all_that_lies_there_is_swept_with_as_few_loads_as_can_be(farm, workspace, models):
     planned = json.loads(farm("plan", "job.yaml", "--json", "--explain").out)
-    assert planned["pictures"] == planned["cells"] == 3 * 2 * 3 * 2 * 2
+    assert planned["pictures"] == planned["cells"] == 3 * 2 * 3 * 2 * 2 and planned["checkpoint_loads"] == 3
     said = farm("run", "job.yaml", "--inline")
     assert said.code == 0, said.err
     loads = re.search(r"batches \d+% full, ([^;]+);", said.err)[1]

@@ -15,8 +15,9 @@ WANTED = Settings("m", "a cat")
 
 @pytest.fixture
 def named(tmp_path: Path) -> Named:
-    lay(tmp_path, "Stable-diffusion/m.ckpt", "VAE/fine.pt", "Lora/ink.safetensors", "Lora/old/Wash.safetensors", "Lora/a/x.pt",
-        "Lora/b/x.pt", "hypernetworks/pen.pt", "embeddings/bad-art.pt", "embeddings/bad.pt")  # fmt: skip
+    lay(tmp_path, "Stable-diffusion/m.ckpt", "VAE/fine.pt", "Lora/ink.safetensors",
+        "Lora/old/Wash.safetensors", "Lora/a/x.pt", "Lora/b/x.pt", "hypernetworks/pen.pt",
+        "embeddings/bad-art.pt", "embeddings/bad.pt")  # fmt: skip
     return Named(find_models([tmp_path]))
 
 
