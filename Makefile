@@ -3,7 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-QUICK := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
+QUICK := $(SIDE_BY_SIDE) -m "not slow"
+# What is slow for its networks alone; clusters and browsers want the machine for themselves.
+NETWORKS := $(SIDE_BY_SIDE) -m slow tests/render tests/weights
 
 .PHONY: demo test quick checks browser clean
 
@@ -12,7 +15,8 @@ demo: .venv/installed
 
 test: .venv/installed-dev browser checks
 	$(QUICK)
-	$(BIN)/python -m pytest -m slow
+	$(NETWORKS)
+	$(BIN)/python -m pytest -m slow --ignore tests/render --ignore tests/weights
 
 # What takes two minutes once mypy has its cache: all but real clusters, browsers and fresh environments.
 quick: .venv/installed-dev checks

@@ -13,6 +13,8 @@ from farm.weights.loading import load_checkpoint
 from tests.weights.original_files import original, original_vae, tiny, write
 from tests.weights.test_merging import changed, lora_for
 
+pytestmark = pytest.mark.slow  # there are many of them, on networks of several kinds
+
 JOB = """\
 prompt: a ginger cat
 negative_prompt: blurry

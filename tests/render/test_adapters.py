@@ -24,6 +24,8 @@ from farm.weights.loading import load_checkpoint
 from farm.weights.lora import Lora, read_lora
 from tests.weights.lora_files import factors, kohya
 
+pytestmark = pytest.mark.slow  # there are many of them, on networks of several kinds
+
 CPU = torch.device("cpu")
 Deltas = Mapping[str, Delta]
 

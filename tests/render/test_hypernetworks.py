@@ -20,6 +20,8 @@ from tests.render.scarce import OnDevice, Scarce
 from tests.render.test_deepcache import DOWN, UP, unet
 from tests.render.test_tuning import tuned
 
+pytestmark = pytest.mark.slow  # there are many of them, on networks of several kinds
+
 State = dict[str, torch.Tensor]
 Tree = dict[Any, Any]
 Acting = tuple[Tree, Sequence[float]]

@@ -22,6 +22,8 @@ from farm.weights.loading import load_checkpoint
 from tests.render.rendering import LEVELS, Counting, apart, cat_file, render
 from tests.render.tiny_sdxl import inpainting_parts, saved, sdxl_parts
 
+pytestmark = pytest.mark.slow  # there are many of them, on networks of several kinds
+
 CPU = torch.device("cpu")
 KEY, FILE = cat_file(64, 64)
 BASE = Settings(

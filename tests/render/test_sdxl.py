@@ -28,6 +28,8 @@ from tests.render.rendering import LEVELS, Counting, apart, cat_file, render
 from tests.render.test_img2img import their_latents
 from tests.render.test_prompts import CASES, Chunks, Said, always, lengthened, plain
 
+pytestmark = pytest.mark.slow  # there are many of them, on networks of several kinds
+
 CPU = torch.device("cpu")
 BASE = Settings("m", "a ginger cat", "blurry", "Euler", 6, 5.0, 3, 64, 64, schedule="uniform")
 THEIRS = replace(BASE, sampler="diffusers:EulerDiscreteScheduler", schedule="automatic", eta=0.0)

@@ -32,6 +32,8 @@ from tests.render.test_compiled import kept  # noqa: F401
 from tests.render.test_sdxl import BASE, SWEEP
 from tests.render.tiny_sdxl import saved, sdxl_parts, vae
 
+pytestmark = pytest.mark.slow  # there are many of them, on networks of several kinds
+
 CPU = torch.device("cpu")
 ROWS = 3
 

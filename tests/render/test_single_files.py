@@ -20,6 +20,8 @@ from farm.weights.tokenizer import CLIP, load_tokenizer
 from tests.render.rendering import LEVELS, Counting, apart, cat_file, pixels_for, render
 from tests.weights.original_files import Tiny, original_vae, tiny, write
 
+pytestmark = pytest.mark.slow  # there are many of them, on networks of several kinds
+
 CPU = torch.device("cpu")
 WANTED = Settings(
     "m", "a ginger cat", "blurry", "diffusers:DDIMScheduler", 5, 5.0, 3, 64, 64, schedule="automatic", eta=0.0

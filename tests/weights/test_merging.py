@@ -23,6 +23,8 @@ from farm.weights.merging import Merging
 from tests.weights.lora_files import factors, kohya, product
 from tests.weights.original_files import Tiny, original, original_vae, tiny, write
 
+pytestmark = pytest.mark.slow  # there are many of them, on networks of several kinds
+
 CPU = torch.device("cpu")
 SUM, DIFFERENCE = "weighted sum", "add difference"
 FIRST_CONV = "model.diffusion_model.input_blocks.0.0.weight"

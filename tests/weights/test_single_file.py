@@ -11,6 +11,8 @@ from farm.errors import CellFailed
 from farm.weights.loading import load_checkpoint
 from tests.weights.original_files import Tiny, original, tiny, write
 
+pytestmark = pytest.mark.slow  # there are many of them, on networks of several kinds
+
 CPU = torch.device("cpu")
 
 
