@@ -14,6 +14,7 @@ PARTS = {
     "encode text": "text",
     "load": "loading",
     "load vae": "loading",
+    "bring back": "loading",
     "compile": "compiling",
 }
 """What the requests are called where time is told."""
@@ -69,6 +70,8 @@ class Account:
             yield reason
         loads = work.of("load").calls
         loaded = f"{loads} checkpoint load{'s' * (loads != 1)}"
+        if back := work.of("bring back").calls:
+            loaded += f", {back} brought back from the host's memory"
         if vaes := work.of("load vae").calls:
             loaded += f", {vaes} VAE load{'s' * (vaes != 1)}"
         yield f"batches {work.occupancy:.0%} full, {loaded}; {_shares(work)}"

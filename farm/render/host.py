@@ -1,7 +1,7 @@
 """Checkpoints on the host: those that left the device and may come back, and the one that is asked next."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -28,20 +28,20 @@ class _Kept:
 
     Attributes:
         networks: wherever they lie now.
-        home: the host's memory for each of their parameters.
+        home: the host's memory for each of their parameters, with the module that has it, and its name there.
         size: in bytes.
         is_out: whether they are on the device.
     """
 
     networks: Networks
-    home: tuple[tuple[nn.Parameter, torch.Tensor], ...]
+    home: tuple[tuple[nn.Module, str, torch.Tensor], ...]
     size: int
     is_out: bool = True
 
     def go_home(self) -> None:
         """Nothing is copied: weights do not change."""
-        for parameter, place in self.home:
-            parameter.data = place
+        for module, name, place in self.home:
+            module.get_parameter(name).data = place
         self.is_out = False
 
 
@@ -152,20 +152,19 @@ class Host:
         device = self._memory.device
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)
-        networks = self._read(weights)
-        if device.type == "cuda":
-            page_lock(_parameters(networks), self._memory)
-        else:
-            read_through(_parameters(networks))
+        with torch.inference_mode():  # as an engine reads
+            networks = self._read(weights)
+            if device.type == "cuda":
+                page_lock(_parameters(networks), self._memory)
+            else:
+                read_through(_parameters(networks))
         return networks
 
     def _note(self, weights: Weights, networks: Networks) -> None:
-        parameters = _parameters(networks)
-        size = bytes_of(parameters)
+        size = bytes_of(_parameters(networks))
         self._largest = max(self._largest, size)
         if self._memory.is_hosts or self._makes_room(size):
-            home = tuple((parameter, parameter.data) for parameter in parameters)
-            self._kept[weights] = _Kept(networks, home, size)
+            self._kept[weights] = _Kept(networks, tuple(_homes(networks)), size)
 
     def _makes_room(self, size: int) -> bool:
         """Whether so much can be kept beside the others, the longest unused of which go for it."""
@@ -201,6 +200,16 @@ def page_lock(parameters: Iterable[nn.Parameter], memory: Memory) -> None:
         Group(piece, memory)
 
 
+def _parts(networks: Networks) -> tuple[nn.Module, ...]:
+    return networks.unet, *networks.text_encoders, networks.vae
+
+
 def _parameters(networks: Networks) -> tuple[nn.Parameter, ...]:
-    all_networks = (networks.unet, *networks.text_encoders, networks.vae)
-    return tuple(dict.fromkeys(each for network in all_networks for each in network.parameters()))
+    return tuple(dict.fromkeys(each for part in _parts(networks) for each in part.parameters()))
+
+
+def _homes(networks: Networks) -> Iterator[tuple[nn.Module, str, torch.Tensor]]:
+    """By names: to move a module can give it other parameters."""
+    for part in _parts(networks):
+        for name, parameter in part.named_parameters():
+            yield part, name, parameter.data

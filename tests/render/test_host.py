@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from farm.cell import Cell
 from farm.errors import CellFailed
@@ -60,9 +61,22 @@ def ends(host: Host) -> None:
     host._ahead[1].exception(60)
 
 
-def test_what_leaves_the_device_comes_back_as_it_was_and_is_not_read_again(networks: Networks) -> None:
+class Replacing(Scarce):
+    """Lets modules have other parameters when they move, as PyTorch does for some devices."""
+
+    def bring(self, network: nn.Module) -> None:
+        for module in network.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                setattr(module, name, nn.Parameter(parameter.data, requires_grad=False))
+        super().bring(network)
+
+
+@pytest.mark.parametrize("kind", [Scarce, Replacing])
+def test_what_leaves_the_device_comes_back_as_it_was_and_is_not_read_again(
+    kind: type[Scarce], networks: Networks
+) -> None:
     whole = sum(sizes(networks))
-    memory = Scarce(int(2.5 * whole))
+    memory = kind(int(2.5 * whole))
     memory.host_limit = 3 * whole
     runner = Runner(read := Reading(networks), HOST, memory=memory)
     row = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(1))

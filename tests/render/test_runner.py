@@ -202,6 +202,9 @@ class Noting:
     def parameters(self) -> Any:
         return self.unet.parameters()
 
+    def named_parameters(self) -> Any:
+        return self.unet.named_parameters()
+
     def __call__(self, rows: torch.Tensor, *rest: Any, **options: Any) -> Any:
         self.sizes.append(len(rows))
         return self.unet(rows, *rest, **options)
