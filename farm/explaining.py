@@ -78,7 +78,8 @@ class Explanation:
 
     Attributes:
         order: that was asked for.
-        loads: of weights, with one worker that keeps two; each further one loads what it takes part in.
+        loads: of weights, with one worker that keeps two; each further one loads what it takes part in. A
+            worker whose host has room brings back what it had before, and reads each once.
         waves: that there are.
         stretches: one after the other.
     """

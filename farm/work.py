@@ -67,8 +67,8 @@ class Kind:
     """Work that takes about as long each time.
 
     Attributes:
-        request: `open`, `encode text`, `encode image`, `predict`, `decode` or `fetch`; or `load` or
-            `compile`, which are done for these.
+        request: `open`, `encode text`, `encode image`, `predict`, `decode` or `fetch`; or `load` (from a
+            file), `bring back` (from the host's memory) or `compile`, which are done for these.
         model: the checkpoint's name.
         precision: as asked.
         width: of the picture, in pixels; 0 where it does not matter.

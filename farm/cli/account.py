@@ -17,6 +17,7 @@ PARTS = {
     "load vae": "loading",
     "load lora": "loading",
     "load hypernetwork": "loading",
+    "bring back": "loading",
     "compile": "compiling",
 }
 """What the requests are called where time is told."""
@@ -81,6 +82,8 @@ class Account:
             for called, calls in loads.items()
             if calls or called == "checkpoint"
         )
+        if back := work.of("bring back").calls:
+            loaded += f", {back} brought back from the host's memory"
         yield f"batches {work.occupancy:.0%} full, {loaded}; {_shares(work)}"
 
     def files(self) -> Iterator[tuple[str, str, bytes]]:

@@ -1,4 +1,4 @@
-"""The checkpoints that a device holds: loaded when they are asked, let go when others need the room."""
+"""The checkpoints that a device holds: loaded when they are asked, gone to the host when others need room."""
 
 import copy
 from collections import OrderedDict
@@ -13,6 +13,7 @@ from farm.ordering import LOADED_AT_ONCE
 from farm.render.compiled import Compiled
 from farm.render.device import dtype_for
 from farm.render.files import LoadVae
+from farm.render.host import Host
 from farm.render.memory import HOST, Memory
 from farm.render.model import Model
 from farm.render.placement import Placed, Rung, rung_for
@@ -57,6 +58,7 @@ class Checkpoints:
         loading: is entered while a checkpoint or a VAE is loaded.
         making: is entered while calls are made faster.
         load_vae: reads a VAE, by its name.
+        reads_ahead: whether a checkpoint, by its name, can be read while something is computed.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Checkpoints:
         loading: Callable[[Kind], AbstractContextManager[None]],
         making: Callable[[], AbstractContextManager[None]],
         load_vae: LoadVae,
+        reads_ahead: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._load = load
         self._device = device
@@ -76,8 +79,10 @@ class Checkpoints:
         self._compiles = compiles
         self._note = note
         self._loading = loading
+        self._reads_ahead = reads_ahead
         self._making = making
         self._vaes = Vaes(load_vae, memory, loading)
+        self._host = Host(self._read, memory)
         self._loaded: OrderedDict[Weights, Loaded] = OrderedDict()
         self._idle: set[Weights] = set()
         self.most = LOADED_AT_ONCE
@@ -86,15 +91,33 @@ class Checkpoints:
     def of(self, weights: Weights) -> Loaded:
         """The checkpoint, loaded if it is not there; the longest unused make room for it."""
         if weights not in self._loaded:
-            with self._loading(Kind("load", weights.model, weights.precision)):
+            request = "bring back" if self._host.reserve(weights) else "load"
+            with self._loading(Kind(request, weights.model, weights.precision)):
                 if len(self._loaded) >= self.most:
                     while len(self._loaded) >= self.most:
-                        self._loaded.popitem(last=False)
+                        self._let_leave(next(iter(self._loaded)))
                     self._memory.give_back()
-                self._loaded[weights] = self._begun(weights)
+                try:
+                    self._loaded[weights] = self._begun(weights)
+                except BaseException:
+                    self._host.forget(weights)  # half of it may have been moved
+                    raise
         self._idle.discard(weights)
         self._loaded.move_to_end(weights)
         return self._loaded[weights]
+
+    def read_ahead(self, weights: Weights) -> bool:
+        """Begins to read a checkpoint onto the host, beside what is computed; False until that is done.
+
+        True, too, of what is there and of what cannot be read beside anything.
+        """
+        if weights in self._loaded or not self._reads_ahead(weights.model):
+            return True
+        return self._host.read_ahead(weights)
+
+    def close(self) -> None:
+        """Ends the thread that reads ahead."""
+        self._host.close()
 
     def vae_of(self, weights: Weights, name: str, precise: bool) -> Any:
         """A VAE for what their UNet makes.
@@ -116,6 +139,7 @@ class Checkpoints:
 
     def done_with(self, weights: Weights) -> None:
         """Lets this one go before any others when room is needed: nothing in flight asks for it."""
+        self._host.done_with(weights)
         if weights in self._loaded:
             self._idle.add(weights)
             self._loaded.move_to_end(weights, last=False)
@@ -128,17 +152,21 @@ class Checkpoints:
         """Makes room by letting go what nothing in flight asks for; False if there is none of it."""
         idle = self._loaded.keys() & self._idle
         for weights in idle:
-            del self._loaded[weights]
+            self._let_leave(weights)
         self._idle.clear()
+        is_more = self._memory.is_hosts and self._host.let_go()
         self._memory.give_back()
-        return bool(idle)
+        return bool(idle) or is_more
 
     def let_others_go(self, weights: Weights) -> bool:
         """Makes room by letting all others go; False if there are none."""
         if not self._loaded.keys() - {weights}:
             return False
-        self._loaded = OrderedDict((name, one) for name, one in self._loaded.items() if name == weights)
+        for other in self._loaded.keys() - {weights}:
+            self._let_leave(other)
         self.most = 1
+        if self._memory.is_hosts:
+            self._host.let_go()
         self._memory.give_back()
         return True
 
@@ -170,6 +198,7 @@ class Checkpoints:
         loaded = self._loaded.get(weights)
         if loaded is None:
             return False
+        self._host.forget(weights)
         try:
             is_lower = loaded.networks.lower()
         except Exception:
@@ -183,7 +212,11 @@ class Checkpoints:
         placed = self._placed(weights)
         if placed is None:
             self._let_all_go()
-            placed = Placed(self._read(weights), self._memory)
+            self._host.forget(weights)
+            self._host.let_go()
+            placed = Placed(self._host.take(weights), self._memory)
+        if placed.rung != Rung.WHOLE:
+            self._host.forget(weights)
         self._tell(weights, placed)
         if self._device.type == "cpu" and self.dtype(weights) == torch.float16:
             self._note(f"{weights.model}: fp16 is slow on a CPU; fp32 is not")
@@ -194,7 +227,7 @@ class Checkpoints:
     def _placed(self, weights: Weights) -> Placed | None:
         """None for want of memory; in a method of its own, since an exception holds on to what it met."""
         try:
-            networks = self._read(weights)
+            networks = self._host.take(weights)
             if self._loaded and rung_for(networks, self._memory) != Rung.WHOLE:
                 self.most = 1
                 self._let_all_go()
@@ -210,8 +243,14 @@ class Checkpoints:
     def _let_all_go(self) -> None:
         if self._loaded:
             self.most = 1
-        self._loaded.clear()
+        for weights in tuple(self._loaded):
+            self._let_leave(weights)
         self._memory.give_back()
+
+    def _let_leave(self, weights: Weights) -> None:
+        """For the host, if there is room; what was made of it goes."""
+        del self._loaded[weights]
+        self._host.leave(weights)
 
     def _tell(self, weights: Weights, placed: Placed) -> None:
         for note in placed.notes:

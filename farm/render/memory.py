@@ -3,12 +3,34 @@
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 from farm.weights.device_errors import is_out_of_memory
 
 HOST = torch.device("cpu")
+
+HOST_SHARE = 1 / 4
+"""Of the host's memory: what a process keeps there at most, only to save time."""
+
+HOST_SPARED = 1 / 2
+"""Of the host's memory: what stays free or can be had from the system's own caches, by all processes."""
+
+MEMINFO = Path("/proc/meminfo")
+"""Linux's; other systems have none."""
+
+CGROUP = Path("/sys/fs/cgroup")
+CONTAINERS = (
+    (CGROUP / "memory.max", CGROUP / "memory.current", CGROUP / "memory.stat", "inactive_file"),
+    (
+        CGROUP / "memory/memory.limit_in_bytes",
+        CGROUP / "memory/memory.usage_in_bytes",
+        CGROUP / "memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
+"""Of both kinds of Linux's control groups: limit, use, and what of that is only the system's cache."""
 
 ORDINARY_POOL = (0, 0)
 """Of PyTorch's memory: the others belong to CUDA graphs."""
@@ -73,6 +95,23 @@ class Memory:
         before = torch.cuda.memory_allocated(self._index)
         yield lambda: max(0, torch.cuda.max_memory_allocated(self._index) - before)
 
+    @property
+    def is_hosts(self) -> bool:
+        """Whether it is the host's own."""
+        return self.device.type == "cpu"
+
+    def can_keep(self, kept: int, more: int) -> bool:
+        """Whether the host has room for what is kept there only to save time.
+
+        Where the system does not tell how much of its memory could be had, there is none.
+
+        Args:
+            kept: bytes that are there already.
+            more: bytes that are to come.
+        """
+        total, available = _host_memory()
+        return kept + more <= total * HOST_SHARE and available - more >= total * HOST_SPARED
+
     def count_graphs(self) -> None:
         """Takes note of what PyTorch keeps for CUDA graphs: nothing else can use it."""
         if self.device.type == "cuda":
@@ -120,3 +159,27 @@ class Memory:
             self.count_graphs()
         elif self.device.type == "mps":
             torch.mps.empty_cache()
+
+
+def _host_memory() -> tuple[int, int]:
+    """Bytes that there are, and that could be had: of the container, if it has a limit; 0 if nobody knows."""
+    said = _numbers(MEMINFO)
+    total, available = 1024 * said.get("MemTotal:", 0), 1024 * said.get("MemAvailable:", 0)
+    for limit_file, used_file, stat_file, cached in CONTAINERS:
+        try:
+            limit, used = int(limit_file.read_text()), int(used_file.read_text())
+        except (OSError, ValueError):  # there is none; or it says `max`
+            continue
+        total = min(total, limit)
+        available = min(available, limit - used + _numbers(stat_file).get(cached, 0))
+    return total, available
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """Of a file with a name and a number in each line; empty if it is not there."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    words = (line.split() for line in lines)
+    return {name: int(number) for name, number, *_ in words if number.isdecimal()}

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Hashable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -15,7 +16,7 @@ from farm.cache_file import cache_path
 from farm.cell import Cell, FileUse, Settings
 from farm.errors import CellFailed, described
 from farm.init_pixels import InitPixels
-from farm.merges import Checkpoint
+from farm.merges import Checkpoint, files_of
 from farm.render.broken import Broken
 from farm.render.capacity import Capacity
 from farm.render.clock import clock_of
@@ -111,6 +112,7 @@ class Renderer:
         self._runner = Runner(
             partial(_load, checkpoints), self._device, capacity=self._capacity, compiles=compiled,
             memory=memory, clock=clock, files=self._stored.as_files(),
+            reads_ahead=partial(_can_read_ahead, checkpoints),
         )  # fmt: skip
         self._profile = Profile() if profiled else None
         runner = self._profile.watched(self._runner) if self._profile else self._runner
@@ -158,18 +160,25 @@ class Renderer:
     def close(self) -> None:
         """Drops what is in flight and ends the threads that draw noise."""
         try:
-            self._engine.close()
+            with closing(self._runner):
+                self._engine.close()
         finally:
             self._tries.clear()
             self._held_back.clear()
 
     def _let_in(self) -> None:
-        """Not more checkpoints in flight than stay loaded, or every batch would load one again."""
+        """Not more checkpoints in flight than stay loaded, or every batch would load one again.
+
+        While cells are in flight, those behind them wait until their checkpoint is read.
+        """
         in_use = self._in_use()
         if len(in_use) > self._runner.loaded_at_once:
             in_use = self._put_back()
         while self._held_back:
-            in_use.add(weights_of(self._held_back[0].settings))
+            weights = weights_of(self._held_back[0].settings)
+            if weights not in in_use and self._tries and not self._runner.read_ahead(weights):
+                return
+            in_use.add(weights)
             if len(in_use) > self._runner.loaded_at_once:
                 return
             name, one = next(self._names), self._held_back.popleft()
@@ -230,6 +239,11 @@ def _capacity(memory: Memory, rows: int | None) -> Capacity:
     if not memory.name:
         return Capacity(memory.device, rows)
     return Capacity(memory.device, rows, memory, Remembered(memory.name, cache_path("capacity.json")))
+
+
+def _can_read_ahead(checkpoints: Mapping[str, Checkpoint], name: str) -> bool:
+    """Not folders of diffusers: for its loading, the libraries change PyTorch for the whole process."""
+    return name in checkpoints and not any(path.is_dir() for path in files_of(checkpoints[name]))
 
 
 def _load(

@@ -54,6 +54,7 @@ class Runner:
         memory: of the device.
         clock: that times the calls, and is told what is compiled in them.
         files: where VAEs, LoRA and hypernetworks come from.
+        reads_ahead: whether a checkpoint, by its name, can be read while something is computed.
 
     Attributes:
         filled_up: rows that were computed to fill calls up, and answered nobody.
@@ -70,6 +71,7 @@ class Runner:
         memory: Memory | None = None,
         clock: Clock | None = None,
         files: Files = NO_FILES,
+        reads_ahead: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.filled_up = 0
         self.notes: list[str] = []
@@ -85,8 +87,9 @@ class Runner:
         self._calling: Request | None = None
         self._is_compiling = False
         self._checkpoints = Checkpoints(
-            load, device, self._memory, compiles, self._noted, self._loading, self._making_faster, files.vae
-        )
+            load, device, self._memory, compiles, self._noted, self._loading, self._making_faster,
+            files.vae, reads_ahead,
+        )  # fmt: skip
         self._answers: dict[type, Callable[[Any, Any], list[Any]]] = {
             EncodeText: self._encode_text,
             EncodeImage: self._encode_image,
@@ -98,6 +101,14 @@ class Runner:
     def loaded_at_once(self) -> int:
         """How many checkpoints stay loaded."""
         return self._checkpoints.most
+
+    def read_ahead(self, weights: Weights) -> bool:
+        """Begins to read a checkpoint beside what is computed; False until there is nothing to wait for."""
+        return self._checkpoints.read_ahead(weights)
+
+    def close(self) -> None:
+        """Ends its threads."""
+        self._checkpoints.close()
 
     def run(self, requests: list[Request]) -> list[Any]:
         """Answers requests of one batch key, each by its own answer or exception.

@@ -14,16 +14,29 @@ from torch.utils._pytree import tree_leaves
 from farm.render.memory import HOST, Memory
 
 
+class Forgetful(Memory):
+    """The host's own, which has no room for what is not in use."""
+
+    def __init__(self) -> None:
+        super().__init__(HOST)
+
+    def can_keep(self, kept: int, more: int) -> bool:
+        return False
+
+
 class Scarce(Memory):
     """Counts the bytes of weights; they are freed when nobody holds them any more.
 
     Attributes:
+        host_limit: bytes that the host keeps of what is not in use.
         limit: bytes that there are.
         used: by weights.
         most: that were ever used.
     """
 
     spared = 0
+    is_hosts = False
+    host_limit = 0
 
     def __init__(self, limit: int) -> None:
         super().__init__(HOST)
@@ -43,6 +56,9 @@ class Scarce(Memory):
         """What a network does that computes in so many bytes."""
         if count > self.free:
             raise torch.OutOfMemoryError(f"out of memory: {count} of {self.free} bytes")
+
+    def can_keep(self, kept: int, more: int) -> bool:
+        return kept + more <= self.host_limit
 
     def room(self, count: int) -> torch.Tensor:
         self.needs(count)

@@ -17,6 +17,7 @@ from farm.render.requests import Decode, EncodeText, Open, Predict, Request, Wei
 from farm.render.runner import Runner
 from farm.render.told import Conditioning, Encoded
 from farm.weights.checkpoint import Networks
+from tests.render.scarce import Forgetful
 
 CPU = torch.device("cpu")
 M = Weights("m")
@@ -88,7 +89,7 @@ def test_nan_fails_its_own_picture_only(runner: Runner) -> None:
 
 
 def test_a_checkpoint_is_loaded_once_and_the_longest_unused_let_go(networks: Networks) -> None:
-    runner = Runner(load := Loading(networks), CPU)
+    runner = Runner(load := Loading(networks), CPU, memory=Forgetful())
     models = [runner.run([Open(Weights(name))] * 3) for name in ("a", "b", "a", "c", "a", "b")]
     gc.collect()
     assert load.asked == ["a", "b", "c", "b"]
@@ -96,7 +97,7 @@ def test_a_checkpoint_is_loaded_once_and_the_longest_unused_let_go(networks: Net
 
 
 def test_a_checkpoint_that_is_done_with_goes_first(networks: Networks) -> None:
-    runner = Runner(load := Loading(networks), CPU)
+    runner = Runner(load := Loading(networks), CPU, memory=Forgetful())
     for name in ("a", "b"):
         runner.run([Open(Weights(name))])
     runner.done_with(Weights("b"))
@@ -197,6 +198,12 @@ class Noting:
 
     def to(self, device: torch.device) -> None:
         self.unet.to(device)
+
+    def parameters(self) -> Any:
+        return self.unet.parameters()
+
+    def named_parameters(self) -> Any:
+        return self.unet.named_parameters()
 
     def __call__(self, rows: torch.Tensor, *rest: Any, **options: Any) -> Any:
         self.sizes.append(len(rows))

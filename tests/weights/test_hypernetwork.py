@@ -237,6 +237,7 @@ PAIR = {WIDTH: (state_of(linears([1, 2, 1]), 0), state_of(linears([1, 2, 1]), 1)
         ({8: ({"lora_up.weight": X}, {})}, "has 'lora_up.weight' at 8, which is no part of such a network"),
         ({8: ({"linear.0.weight": X.int()}, {})}, "has 'linear.0.weight' at 8, which is no part"),
         ({8: ({"linear.0.weight": X * torch.inf}, {})}, "has numbers that are not finite in 'linear.0"),
+        ({8: ({"linear.0.weight": X * torch.nan}, {})}, "has numbers that are not finite in 'linear.0"),
     ],
 )  # fmt: skip
 def test_what_is_no_hypernetwork_is_said_in_one_line(tree: Any, message: str) -> None:
