@@ -149,7 +149,7 @@ class Name:
             raise BadValue(f"{quoted(wanted)} may be any of {', '.join(map(repr, found))}")
         if (other := self.other(wanted, reading)) is not None:
             return [(other, other)]
-        near = nearest(wanted, _all_names(known))
+        near = nearest(wanted, (name for name in _all_names(known) if name not in ("none", self.empty)))
         hint = f"{self.hint}; {self.more}" if self.more and not near else self.hint
         raise BadValue(f"{quoted(wanted)} is not known{near} ({hint})")
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from farm.cell import SettingValue
+from farm.prompts.grammar import parse
 from farm.prompts.patches import tag_of
 
 NONE = "none"
@@ -32,7 +33,8 @@ def put_into_prompts(chosen: dict[str, Any]) -> None:
     asked: Mapping[str, Any] = dict(chosen)
     for name, prompt in (("embedding", "prompt"), ("negative_embedding", "negative_prompt")):
         if asked[name] != NONE:
-            chosen[prompt] = ", ".join(filter(None, (chosen[prompt], asked[name])))
+            add = _into_each_part if prompt == "prompt" else _behind
+            chosen[prompt] = add(chosen[prompt], asked[name])
     tags = [] if asked["loras"] == NONE else [tag_of("lora", *one) for one in loras_of(asked["loras"])]
     for kind, name, weight in (
         ("lora", "lora", "lora_weight"),
@@ -42,6 +44,23 @@ def put_into_prompts(chosen: dict[str, Any]) -> None:
             tags.append(tag_of(kind, asked[name], asked[weight]))
     if tags:
         chosen["prompt"] = " ".join(filter(None, (chosen["prompt"], *tags)))
+
+
+def _behind(text: str, name: str) -> str:
+    return ", ".join(filter(None, (text, name)))
+
+
+def _into_each_part(prompt: str, name: str) -> str:
+    """A name behind what each part that AND joins says, and before its weight; tags come last then."""
+    read = parse(prompt)
+    if len(read.parts) == 1 and not read.parts[0].ending.strip():
+        return _behind(prompt, name)
+    parts = []
+    for part in read.parts:
+        text = str(part)
+        said = text[: len(text) - len(part.ending)]
+        parts.append(f"{_behind(said.rstrip(), name)}{part.ending or said[len(said.rstrip()) :]}")
+    return "".join(("AND".join(parts), *map(str, read.tags)))
 
 
 def without_patches(name: str, text: str, chosen: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 import pytest
 
 from farm.patch_settings import PATCH_DEFAULTS, loras_of, put_into_prompts, without_patches
+from farm.prompts.grammar import parse
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,21 @@ def test_what_was_not_put_there_stays():
 def test_several_have_names_with_colons_too():
     assert loras_of("a:0.5 + b") == [("a", 0.5), ("b", 1.0)]
     assert loras_of("a:b:2") == [("a:b", 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "wanted"),
+    [
+        ("a cat AND a dog :0.5", "a cat, nice AND a dog, nice :0.5"),
+        ("a cat :2", "a cat, nice :2"),
+        ("a cat <lora:ink:1> AND a dog:0.5", "a cat, nice  AND a dog, nice:0.5<lora:ink:1>"),
+        ("a cat <lora:ink:1>", "a cat <lora:ink:1>, nice"),
+        ("[cat:dog:0.5] AND b", "[cat:dog:0.5], nice AND b, nice"),
+    ],
+)
+def test_an_embedding_is_part_of_each_part_and_takes_no_weight_away(prompt, wanted):
+    chosen = {"prompt": prompt, "negative_prompt": "", "embedding": "nice"}
+    put_into_prompts(chosen)
+    assert chosen["prompt"] == wanted
+    before, after = parse(prompt), parse(wanted)
+    assert [part.weight for part in after.parts] == [part.weight for part in before.parts]

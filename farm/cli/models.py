@@ -29,7 +29,7 @@ Hashed = Annotated[
 ]
 
 SHOWN = {
-    "name": "name", "kind": "kind", "family": "family", "size": "size", "hash": "hash",
+    "name": "name", "kind": "kind", "form": "form", "family": "family", "size": "size", "hash": "hash",
     "trigger_words": "trigger words", "base_model": "trained on", "fault": "cannot be used, since",
 }  # fmt: skip
 """Keys of JSON, and titles of the table's columns; those that nothing stands in are left out."""
@@ -74,7 +74,10 @@ def convert(
         typer.Option("--output", "-o", help="Where to; beside it if not given.", show_default=False),
     ] = None,
 ) -> None:
-    """Rewrite a pickle as safetensors. Nothing in it is run; what is not allowed is refused by its name."""
+    """Rewrite the pickle of a checkpoint, a VAE or a LoRA as safetensors.
+
+    Nothing in it is run; what is not allowed is refused by its name.
+    """
     target = output or file.with_suffix(".safetensors")
     # Here, since listing must not wait for what loads weights.
     import_module("farm.weights.reading").convert(file, target)
@@ -98,7 +101,8 @@ def _row(entry: Entry, facts: Facts, hashes: Hashes, hashed: bool) -> dict[str, 
     content = (telling(hashes) if hashed else hashes.known)(entry.path)
     return {
         "name": entry.name,
-        "kind": facts.form or str(facts.kind or entry.kind),
+        "kind": str(facts.kind or entry.kind),
+        "form": facts.form if facts.form != facts.kind else "",
         "family": facts.family,
         "size": _size(entry.size),
         "bytes": entry.size,

@@ -13,7 +13,7 @@ from farm.weights.original_config import config_beside
 from farm.weights.places import Kind
 from farm.weights.recognition import recognized
 
-VERSION = 1
+VERSION = 2
 """Raised when more or other things are seen in the same file."""
 
 FAMILY_OF_PIPELINE = {"StableDiffusionXL": "sdxl", "StableDiffusion": ""}

@@ -20,6 +20,9 @@ FAMILY_OF_TEXT_WIDTH = {768: "sd1", 1024: "sd2", 1280: "sdxl"}
 """By the width of one text encoder; that of SDXL's second one."""
 
 TAGS_SHOWN = 5
+LONGEST = 200
+"""Characters of what makers say."""
+
 BASES = ("ss_sd_model_name", "modelspec.architecture", "ss_base_model_version")
 """Of metadata: what tells of the checkpoint that something was trained on, the most telling first."""
 
@@ -46,7 +49,14 @@ def recognized(contents: Contents, path: Path) -> Facts:
     said = contents.metadata
     base = next((said[key] for key in BASES if said.get(key)), "") or _said_inside(contents)
     words = _trigger_words(said) or _beside(path)
-    return Facts(kind, family, form, base, words, said.get("sshs_model_hash", "")[:LORA_HASH], fault)
+    said_hash = said.get("sshs_model_hash", "")[:LORA_HASH]
+    return Facts(kind, family, form, _line(base), tuple(map(_line, words)), _line(said_hash), _line(fault))
+
+
+def _line(text: str) -> str:
+    """What a stranger wrote, as a terminal can be given it: of one line, and not too long."""
+    shown = "".join(one if one.isprintable() else " " for one in text)
+    return " ".join(shown.split())[:LONGEST]
 
 
 def kind_of(contents: Contents) -> Kind | None:
@@ -92,6 +102,7 @@ LORA_MARKS = {
     ".lora_linear_layer.down.weight": "lora",
     ".lora_A.": "lora",
     ".lora_B.": "lora",
+    ".diff": "lora",
     ".diff_b": "lora",
     ".w_norm": "lora",
 }

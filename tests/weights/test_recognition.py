@@ -40,6 +40,7 @@ FILES: dict[str, tuple[Any, tuple[Kind | None, str, str]]] = {
         {"text_encoder.encoder.layers.0.self_attn.q_proj.lora_linear_layer.down.weight": T(4, 768)},
         (Kind.LORA, "sd1", "lora"),
     ),
+    "differences alone": ({"lora_unet_mid_conv1.diff": T(4, 4, 3, 3)}, (Kind.LORA, "", "locon")),
     "embedding of a1111": (
         {"string_to_token": {"*": 265}, "string_to_param": {"*": T(2, 768)}, "name": "bad", "step": 500},
         (Kind.EMBEDDING, "sd1", ""),
@@ -110,6 +111,14 @@ def test_what_makers_wrote_into_a_file_is_known(tmp_path: Path) -> None:
         metadata={**metadata, "modelspec.trigger_phrase": "inked"},
     )
     assert look(tmp_path / "b.safetensors").trigger_words == ("inked",)
+
+
+def test_what_strangers_wrote_cannot_move_a_terminal_s_cursor(tmp_path: Path) -> None:
+    metadata = {"modelspec.trigger_phrase": "ink\x1b[2J\nstyle " * 99, "ss_sd_model_name": "a\x07b"}
+    save_file({DOWN: T(4, 768)}, tmp_path / "a.safetensors", metadata=metadata)
+    facts = look(tmp_path / "a.safetensors")
+    assert facts.trigger_words[0].startswith("ink [2J style ink") and len(facts.trigger_words[0]) == 200
+    assert facts.base_model == "a b"
 
 
 @pytest.mark.parametrize("torn", ["{", "[]", '{"a": 3}', '{"a": {"b": "c"}}', "[" * 100_000])
