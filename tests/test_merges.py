@@ -160,6 +160,19 @@ def test_jobs_can_say_it(job, models, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("job", "told"),
+    [
+        ("sweep: {merge_weight: [0, 1]}", "(1 - merge_weight) a + merge_weight b"),
+        ("merge_weight: .25", "0.75 a + 0.25 b"),
+        ("merge_weight: automatic", "0.7 a + 0.3 b"),
+    ],
+)
+def test_headings_say_what_is_merged(job, told, tmp_path):
+    assert cells_of(f"model: {{merge: [a, b]}}\n{job}", tmp_path).asked["model"] == told
+    assert cells_of(f"model: a\n{job}", tmp_path).asked["model"] == "a"
+
+
+@pytest.mark.parametrize(
     ("model", "what"),
     [
         ("{merge: [a, b], weight: 2}", "'2' is not allowed as the weight of a merge"),

@@ -48,7 +48,10 @@ def write_merge(
     architectures = [architecture_of(path) for path in merge.parts]
     check_parts(architectures, merge.parts)
     additions = [each for lora in loras for each in additions_of(lora, architectures[0])]
-    made = _Made(Merging(merge), DTYPES[precision], vae_tensors(vae) if vae else {}, by_tensor(additions))
+    merging = Merging(merge)
+    own = {name: merging.shape(name) for name in merging if name.startswith(VAE)}
+    other = vae_tensors(vae, own) if vae else {}
+    made = _Made(merging, DTYPES[precision], other, by_tensor(additions))
     if missing := sorted(made.added - made.infos.keys()):
         raise BadFile(f"{merge.parts[0]}: it has no tensor {missing[0]}, to which a LoRA would be added")
     write_stream(target, made.infos, made.tensor, metadata, progress)
