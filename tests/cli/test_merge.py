@@ -214,6 +214,24 @@ def test_prompts_are_cut_for_a_merge(farm, models):
         assert (said.code, said.err) == (0, "")
 
 
+def test_what_takes_long_says_how_far_it_is(farm, models, monkeypatch):
+    monkeypatch.setattr("farm.cli.merge.SILENT", -1)
+    said = farm("merge", "a", "b", "-o", "ab.safetensors")
+    assert said.out == "ab.safetensors\n"
+    assert set(said.err.splitlines()) == {"ab.safetensors: 0.0 of 0.0 GB"}
+
+
+def test_options_change_merges(farm, workspace, models):
+    options = ("--set", "model=.5 a + .5 b", "--set", "merge_weight=0-1 (+.25)", "--json")
+    assert json.loads(farm("plan", "small.yaml", *options).out)["axes"]["merge_weight"] == [
+        "0",
+        "0.25",
+        "0.5",
+        "0.75",
+        "1",
+    ]
+
+
 @pytest.mark.slow
 def test_workers_of_ray_make_merges(farm, workspace, models):
     (workspace / "one.yaml").write_text(f"{JOB}model: {{merge: [a, b]}}\n", encoding="utf-8")
