@@ -1,6 +1,6 @@
 """LoRA that are added to the tensors of a single file, and VAEs that take the place of its own."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -77,8 +77,15 @@ class Addition:
         place += self.weight * (added.T if self.transposed else added).reshape(place.shape)
 
 
-def additions_of(lora: LoraUse, architecture: Architecture) -> Iterator[tuple[str, Addition]]:
+def additions_of(
+    lora: LoraUse, architecture: Architecture, note: Callable[[str], None]
+) -> Iterator[tuple[str, Addition]]:
     """What a LoRA adds to a checkpoint, with the names of the tensors in its file.
+
+    Args:
+        lora: and its weights.
+        architecture: of the checkpoint.
+        note: is told what is left out.
 
     Raises:
         BadFile: it cannot be read, or is not for this checkpoint.
@@ -92,6 +99,8 @@ def additions_of(lora: LoraUse, architecture: Architecture) -> Iterator[tuple[st
         read = read_lora(tensors, unet, first, second, metadata, str(lora.path))
     except CellFailed as error:
         raise BadFile(str(error)) from error
+    if read.unused:
+        note(f"{lora.path}: {len(read.unused)} of its tensors have no use, {read.unused[0]} among them")
     names = dict(original_names(unet, layers_of(unet)))
     for path, delta in read.unet.items():
         yield from _both(f"{UNET}{names[path]}", delta, lora.unet_weight)

@@ -199,6 +199,16 @@ def test_a_baked_lora_is_as_its_tag(farm, workspace, models, lora):
     assert apart(tag, baked) <= 2 and apart(baked, plain) > 20
 
 
+def test_what_of_a_lora_has_no_use_is_said(farm, workspace, models, lora):
+    more = load_file(lora) | {"lora_unet_nowhere.lora_down.weight": torch.ones(1, 1)}
+    save_file(more, lora.with_name("more.safetensors"))
+    said = farm("merge", "a", "--lora", "more", "-o", "more.safetensors")
+    assert said.code == 0 and said.err.count("\n") == 1
+    assert "more.safetensors: 1 of its tensors have no use, lora_unet_nowhere.lora_down.weight" in said.err
+    [one] = metadata("more.safetensors")["sd_merge_recipe"]["loras"]
+    assert (one["text"], one["unet"]) == (1, 1)
+
+
 def test_plans_and_checks_find_mistakes(farm, workspace, models):
     (workspace / "one.yaml").write_text(f"{JOB}model: {{merge: [a, xl]}}\n", encoding="utf-8")
     for command in ("check", "plan", "run"):
