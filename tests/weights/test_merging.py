@@ -3,15 +3,17 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from farm.errors import CellFailed, FarmError
 from farm.merges import Merge
@@ -169,6 +171,25 @@ def test_what_cannot_be_merged_is_told_from_headers(files: dict[str, Path], tmp_
         assert "\n" not in str(mistake.value)
         with pytest.raises(CellFailed):
             load_checkpoint(Merge(parts, method, 0.3), CPU, torch.float32)
+
+
+@pytest.mark.parametrize("what", ["UNet", "VAE", "text encoder"])
+def test_networks_that_are_built_otherwise_are_refused(
+    what: str, sd1: Tiny, files: dict[str, Path], tmp_path: Path
+) -> None:
+    text = sd1.text_encoders[0].config
+    others: dict[str, dict[str, Any]] = {
+        "UNet": {
+            "unet": UNet2DConditionModel.from_config({**sd1.unet.config, "block_out_channels": (32, 96)})
+        },
+        "VAE": {"vae": AutoencoderKL.from_config({**sd1.vae.config, "block_out_channels": (32, 32, 64, 96)})},
+        "text encoder": {
+            "text_encoders": (CLIPTextModel(CLIPTextConfig(**{**text.to_dict(), "num_hidden_layers": 2})),)
+        },
+    }
+    path = write(replace(sd1, **others[what]), tmp_path / "other.safetensors")
+    with pytest.raises(BadFile, match=f"^{path}: its {what} is built otherwise than that of a.safetensors"):
+        check_checkpoint(Merge((files["a"], path), SUM, 0.3))
 
 
 def test_tensors_of_other_shapes_are_refused(
@@ -335,6 +356,7 @@ def test_a_lora_for_another_family_is_refused(files: dict[str, Path], tmp_path: 
 
 PEAK = """
 import sys, threading, time
+from dataclasses import replace
 from pathlib import Path
 from farm.merges import Merge
 from farm.weights.merge_file import write_merge
