@@ -251,7 +251,8 @@ def job_schema() -> dict[str, Any]:
     """JSON Schema of job files, for editors that complete and check while somebody types."""
     schema = JobFile.model_json_schema()
     schema["properties"]["sweep"] |= _SWEEP
-    schema["properties"][MODEL] |= _schema_of(MODEL)
+    said = schema["properties"][MODEL]["description"]
+    schema["properties"][MODEL] = {"description": said} | _schema_of(MODEL)
     schema["$defs"] |= {"TitledValue": _TITLED, "Zip": _ZIP, "Lines": _LINES, "Merge": MERGE_SCHEMA}
     for described in (schema, schema["$defs"]["SheetFile"]):
         for entry in described["properties"].values():

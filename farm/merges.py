@@ -134,6 +134,14 @@ def weighted(name: str, weight: float | None) -> str:
     return name_of(Merge(merge.parts, merge.method, weight))
 
 
+def unweighted(name: str, symbol: str) -> str:
+    """What all such merges are called, with a symbol for the weight; the name itself if it is no merge."""
+    if (merge := merge_of(name)) is None:
+        return name
+    parts = map(_quoted, merge.parts)
+    return merge.row.formula.format(*parts, weight=symbol, rest=f"(1 - {symbol})")
+
+
 def weight_in(text: str) -> float:
     """The weight of a merge that a text says.
 

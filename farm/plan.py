@@ -14,7 +14,7 @@ from farm.errors import BadInput, Problem
 from farm.init_images import InitImage
 from farm.job import Job
 from farm.layout import Layout as Layout
-from farm.merges import weighted
+from farm.merges import unweighted, weighted
 from farm.ordering import Order, coarse_wave, in_render_order
 from farm.patch_settings import NONE, put_into_prompts
 from farm.remarks import Remarks
@@ -221,7 +221,13 @@ def _said_at_the_top(job: Job) -> dict[str, SettingValue]:
     changed = {name for value in values for name in value.settings}
     if job.styles or job.wildcards or any(value.replaces or value.order or value.styles for value in values):
         changed.update(PROMPTS)
-    return {name: value for name, value in job.base.items() if name in job.places and name not in changed}
+    base: Mapping[str, Any] = job.base
+    told = {name: value for name, value in base.items() if name in job.places and name not in changed}
+    if "model" in told and MERGE_WEIGHT in changed:
+        told["model"] = unweighted(told["model"], MERGE_WEIGHT)
+    elif "model" in told and MERGE_WEIGHT in told:
+        told["model"] = weighted(told["model"], told[MERGE_WEIGHT])
+    return told
 
 
 def _cells(job: Job, remarks: Remarks) -> Iterator[Cell]:

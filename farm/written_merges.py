@@ -15,7 +15,9 @@ MERGE_SCHEMA: dict[str, Any] = {
     "description": "A checkpoint that is made of others.",
     "properties": {
         MERGE: {"type": "array", "items": {"type": "string"}, "minItems": 2},
-        METHOD: {"anyOf": [{"enum": [row.name for row in METHODS.values() if row.parts > 1]}]},
+        METHOD: {
+            "anyOf": [{"enum": [row.name for row in METHODS.values() if row.parts > 1]}, {"type": "string"}]
+        },
         WEIGHT: {"type": "number", "minimum": 0, "maximum": 1, "default": USUAL_WEIGHT},
     },
     "required": [MERGE],

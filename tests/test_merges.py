@@ -3,14 +3,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from farm.axes import BadValue
 from farm.document import Mistakes
 from farm.errors import BadInput
-from farm.job import Vocabulary, load_job
+from farm.job import Vocabulary, job_schema, load_job
 from farm.kinds import Reading, Seeds
 from farm.merges import METHODS, Merge, content_of, merge_of, method_for, name_of, weight_in, weighted
 from farm.plan import compile_job
@@ -156,7 +158,22 @@ def cells_of(text, tmp_path):
 def test_jobs_can_say_it(job, models, tmp_path):
     plan = cells_of(job, tmp_path)
     assert [cell.settings.model for cell in sorted(plan.cells, key=lambda cell: cell.number)] == models
+    written = YAML(typ="safe").load(f"prompt: a cat\n{job}")
+    jsonschema.validate(written, job_schema(), jsonschema.Draft202012Validator)
     assert cells_of(plan.job_yaml.replace("prompt: a cat\n", ""), tmp_path).cells == plan.cells
+
+
+@pytest.mark.parametrize(
+    ("job", "told"),
+    [
+        ("sweep: {merge_weight: [0, 1]}", "(1 - merge_weight) a + merge_weight b"),
+        ("merge_weight: .25", "0.75 a + 0.25 b"),
+        ("merge_weight: automatic", "0.7 a + 0.3 b"),
+    ],
+)
+def test_headings_say_what_is_merged(job, told, tmp_path):
+    assert cells_of(f"model: {{merge: [a, b]}}\n{job}", tmp_path).asked["model"] == told
+    assert cells_of(f"model: a\n{job}", tmp_path).asked["model"] == "a"
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def merge(
     metadata = _metadata(asked, entries, precision, other_vae, baked, place)
     uses = [baking.LoraUse(entry.path, *weights) for entry, *weights in baked]
     path = other_vae.path if other_vae else None
-    writing.write_merge(made, output, precision, metadata, path, uses, _Progress(output.name))
+    writing.write_merge(made, output, precision, metadata, path, uses, _Progress(output.name), _say)
     if config.is_file():
         shutil.copyfile(config, target_config)
     print(output)
@@ -204,4 +204,8 @@ class _Progress:
     def __call__(self, done: int, whole: int) -> None:
         if time.monotonic() - self._said > SILENT and done < whole:
             self._said = time.monotonic()
-            print(f"{self._name}: {done / 1e9:.1f} of {whole / 1e9:.1f} GB", file=sys.stderr, flush=True)
+            _say(f"{self._name}: {done / 1e9:.1f} of {whole / 1e9:.1f} GB")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

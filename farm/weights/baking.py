@@ -1,10 +1,13 @@
 """LoRA that are added to the tensors of a single file, and VAEs that take the place of its own."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
+from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
 from farm.errors import CellFailed
 from farm.weights.architecture import Architecture, TextEncoder
@@ -15,6 +18,7 @@ from farm.weights.lora import read_lora
 from farm.weights.original_layout import UNET, VAE
 from farm.weights.reading import read_tensors
 from farm.weights.single_file import empty_text_encoder, empty_unet
+from farm.weights.vae import read_vae
 from farm.weights.vae_layout import vae_layout_of
 
 _OPEN_CLIP = (
@@ -73,8 +77,15 @@ class Addition:
         place += self.weight * (added.T if self.transposed else added).reshape(place.shape)
 
 
-def additions_of(lora: LoraUse, architecture: Architecture) -> Iterator[tuple[str, Addition]]:
+def additions_of(
+    lora: LoraUse, architecture: Architecture, note: Callable[[str], None]
+) -> Iterator[tuple[str, Addition]]:
     """What a LoRA adds to a checkpoint, with the names of the tensors in its file.
+
+    Args:
+        lora: and its weights.
+        architecture: of the checkpoint.
+        note: is told what is left out.
 
     Raises:
         BadFile: it cannot be read, or is not for this checkpoint.
@@ -88,6 +99,8 @@ def additions_of(lora: LoraUse, architecture: Architecture) -> Iterator[tuple[st
         read = read_lora(tensors, unet, first, second, metadata, str(lora.path))
     except CellFailed as error:
         raise BadFile(str(error)) from error
+    if read.unused:
+        note(f"{lora.path}: {len(read.unused)} of its tensors have no use, {read.unused[0]} among them")
     names = dict(original_names(unet, layers_of(unet)))
     for path, delta in read.unet.items():
         yield from _both(f"{UNET}{names[path]}", delta, lora.unet_weight)
@@ -96,15 +109,19 @@ def additions_of(lora: LoraUse, architecture: Architecture) -> Iterator[tuple[st
             yield from _of_text(encoder, path, delta, lora.text_weight)
 
 
-def vae_tensors(path: Path) -> dict[str, torch.Tensor]:
+def vae_tensors(path: Path, own: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
     """The tensors of a VAE, by the names that they have in a checkpoint.
 
+    Args:
+        path: of the VAE: a file, or a folder of diffusers.
+        own: shapes of the tensors of the checkpoint's own VAE, whose names those of diffusers get.
+
     Raises:
-        BadFile: it cannot be read, or is not in the original layout.
+        BadFile: it cannot be read, or there is no place for its tensors.
     """
     layout = vae_layout_of(path)
     if not layout.is_original:
-        raise BadFile(f"{path}: it is a VAE in the layout of diffusers; one in the original layout is needed")
+        return _of_diffusers(path, layout.config, own)
     parts = tuple(
         f"{layout.prefix}{part}." for part in ("encoder", "decoder", "quant_conv", "post_quant_conv")
     )
@@ -113,6 +130,24 @@ def vae_tensors(path: Path) -> dict[str, torch.Tensor]:
         for name, tensor in read_tensors(path).items()
         if name.startswith(parts)
     }
+
+
+def _of_diffusers(
+    path: Path, config: Mapping[str, Any], own: Mapping[str, tuple[int, ...]]
+) -> dict[str, torch.Tensor]:
+    """Turns diffusers' converter around: tensors filled with numbers show where each one goes."""
+    names = list(own)
+    marks = {name: torch.tensor(float(number)).expand(own[name]) for number, name in enumerate(names)}
+    places = {
+        name: names[int(mark.flatten()[0])]
+        for name, mark in convert_ldm_vae_checkpoint(marks, config).items()
+    }
+    tensors = read_vae(path)
+    if tensors.keys() != places.keys() or any(
+        tensor.numel() != prod(own[places[name]]) for name, tensor in tensors.items()
+    ):
+        raise BadFile(f"{path}: it is built otherwise than the VAE whose place it would take")
+    return {places[name]: tensor.reshape(own[places[name]]) for name, tensor in tensors.items()}
 
 
 def by_tensor(additions: Iterable[tuple[str, Addition]]) -> dict[str, list[Addition]]:

@@ -28,6 +28,7 @@ def write_merge(
     vae: Path | None = None,
     loras: Sequence[LoraUse] = (),
     progress: Callable[[int, int], None] = lambda done, whole: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Writes a merge as safetensors, tensor by tensor: all of it or, on any failure, nothing.
 
@@ -39,6 +40,7 @@ def write_merge(
         vae: that takes the place of the checkpoint's own.
         loras: that are added to it.
         progress: is told how many bytes are written, and of how many.
+        note: is told what of the LoRA is left out.
 
     Raises:
         BadFile: something cannot be read, or does not fit.
@@ -47,8 +49,11 @@ def write_merge(
     check_absent(target)
     architectures = [architecture_of(path) for path in merge.parts]
     check_parts(architectures, merge.parts)
-    additions = [each for lora in loras for each in additions_of(lora, architectures[0])]
-    made = _Made(Merging(merge), DTYPES[precision], vae_tensors(vae) if vae else {}, by_tensor(additions))
+    additions = [each for lora in loras for each in additions_of(lora, architectures[0], note)]
+    merging = Merging(merge)
+    own = {name: merging.shape(name) for name in merging if name.startswith(VAE)}
+    other = vae_tensors(vae, own) if vae else {}
+    made = _Made(merging, DTYPES[precision], other, by_tensor(additions))
     if missing := sorted(made.added - made.infos.keys()):
         raise BadFile(f"{merge.parts[0]}: it has no tensor {missing[0]}, to which a LoRA would be added")
     write_stream(target, made.infos, made.tensor, metadata, progress)

@@ -78,6 +78,16 @@ def vae_in(
     return filled(vae, own, dtype, "VAE")
 
 
+def read_vae(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a VAE in the layout of diffusers, by the names that they have there today.
+
+    Raises:
+        BadFile: it cannot be read.
+        FarmError: a folder has none.
+    """
+    return {_renamed(name): tensor for name, tensor in read_tensors(_file(path)).items()}
+
+
 def _renamed(name: str) -> str:
     *before, layer, last = name.split(".")
     if layer in _EARLIER and "attentions" in before:

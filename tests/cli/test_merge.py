@@ -201,6 +201,16 @@ def test_a_baked_lora_is_as_its_tag(farm, workspace, models, lora):
     assert apart(tag, baked) <= 2 and apart(baked, plain) > 20
 
 
+def test_what_of_a_lora_has_no_use_is_said(farm, workspace, models, lora):
+    more = load_file(lora) | {"lora_unet_nowhere.lora_down.weight": torch.ones(1, 1)}
+    save_file(more, lora.with_name("more.safetensors"))
+    said = farm("merge", "a", "--lora", "more", "-o", "more.safetensors")
+    assert said.code == 0 and said.err.count("\n") == 1
+    assert "more.safetensors: 1 of its tensors have no use, lora_unet_nowhere.lora_down.weight" in said.err
+    [one] = metadata("more.safetensors")["sd_merge_recipe"]["loras"]
+    assert (one["text"], one["unet"]) == (1, 1)
+
+
 def test_plans_and_checks_find_mistakes(farm, workspace, models):
     (workspace / "one.yaml").write_text(f"{JOB}model: {{merge: [a, xl]}}\n", encoding="utf-8")
     for command in ("check", "plan", "run"):
@@ -214,6 +224,24 @@ def test_prompts_are_cut_for_a_merge(farm, models):
     for model in ("0.5 a + 0.5 b", "a", "tiny-cats"):
         said = farm("prompt", "a cat", "--model", model)
         assert (said.code, said.err) == (0, "")
+
+
+def test_what_takes_long_says_how_far_it_is(farm, models, monkeypatch):
+    monkeypatch.setattr("farm.cli.merge.SILENT", -1)
+    said = farm("merge", "a", "b", "-o", "ab.safetensors")
+    assert said.out == "ab.safetensors\n"
+    assert set(said.err.splitlines()) == {"ab.safetensors: 0.0 of 0.0 GB"}
+
+
+def test_options_change_merges(farm, workspace, models):
+    options = ("--set", "model=.5 a + .5 b", "--set", "merge_weight=0-1 (+.25)", "--json")
+    assert json.loads(farm("plan", "small.yaml", *options).out)["axes"]["merge_weight"] == [
+        "0",
+        "0.25",
+        "0.5",
+        "0.75",
+        "1",
+    ]
 
 
 @pytest.mark.slow

@@ -3,14 +3,17 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from farm.errors import CellFailed, FarmError
 from farm.merges import Merge
@@ -172,6 +175,25 @@ def test_what_cannot_be_merged_is_told_from_headers(files: dict[str, Path], tmp_
             load_checkpoint(Merge(parts, method, 0.3), CPU, torch.float32)
 
 
+@pytest.mark.parametrize("what", ["UNet", "VAE", "text encoder"])
+def test_networks_that_are_built_otherwise_are_refused(
+    what: str, sd1: Tiny, files: dict[str, Path], tmp_path: Path
+) -> None:
+    text = sd1.text_encoders[0].config
+    others: dict[str, dict[str, Any]] = {
+        "UNet": {
+            "unet": UNet2DConditionModel.from_config({**sd1.unet.config, "block_out_channels": (32, 96)})
+        },
+        "VAE": {"vae": AutoencoderKL.from_config({**sd1.vae.config, "block_out_channels": (32, 32, 64, 96)})},
+        "text encoder": {
+            "text_encoders": (CLIPTextModel(CLIPTextConfig(**{**text.to_dict(), "num_hidden_layers": 2})),)
+        },
+    }
+    path = write(replace(sd1, **others[what]), tmp_path / "other.safetensors")
+    with pytest.raises(BadFile, match=f"^{path}: its {what} is built otherwise than that of a.safetensors"):
+        check_checkpoint(Merge((files["a"], path), SUM, 0.3))
+
+
 def test_tensors_of_other_shapes_are_refused(
     states: dict[str, State], files: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -246,11 +268,27 @@ def test_a_checkpoint_gives_its_vae(states: dict[str, State], files: dict[str, P
         assert torch.equal(tensor, states[part][name]), name
 
 
-def test_a_vae_of_diffusers_is_refused(sd1: Tiny, files: dict[str, Path], tmp_path: Path) -> None:
-    sd1.vae.save_pretrained(tmp_path / "vae")
-    path = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
-    with pytest.raises(BadFile, match=f"^{path}: it is a VAE in the layout of diffusers"):
-        written(tmp_path / "m.safetensors", files["a"], vae=path)
+def test_a_vae_of_diffusers_gets_the_original_names(files: dict[str, Path], tmp_path: Path) -> None:
+    vae = tiny("sdxl").vae
+    vae.save_pretrained(tmp_path / "vae")
+    inside = tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+    early = {name.replace(".to_q.", ".query."): tensor for name, tensor in load_file(inside).items()}
+    for number, path in enumerate((tmp_path / "vae", inside, saved(early, tmp_path / "early.safetensors"))):
+        found = load_file(written(tmp_path / f"{number}.safetensors", files["a"], vae=path))
+        for name, tensor in original_vae(vae).items():
+            assert torch.equal(found.pop(f"first_stage_model.{name}"), tensor)
+        assert not [name for name in found if name.startswith("first_stage_model.")]
+
+
+def test_a_vae_that_is_built_otherwise_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    wide = AutoencoderKL(
+        block_out_channels=(32, 32, 64, 96), layers_per_block=1, latent_channels=4,
+        down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
+    )  # fmt: skip
+    wide.save_pretrained(tmp_path / "vae")
+    with pytest.raises(BadFile, match=f"^{tmp_path / 'vae'}: it is built otherwise than the VAE"):
+        written(tmp_path / "m.safetensors", files["a"], vae=tmp_path / "vae")
+    assert not (tmp_path / "m.safetensors").exists()
 
 
 def lora_for(networks: Any, path: Path) -> tuple[Path, dict[str, dict[str, torch.Tensor]]]:
@@ -320,6 +358,7 @@ def test_a_lora_for_another_family_is_refused(files: dict[str, Path], tmp_path: 
 
 PEAK = """
 import sys, threading, time
+from dataclasses import replace
 from pathlib import Path
 from farm.merges import Merge
 from farm.weights.merge_file import write_merge
