@@ -26,6 +26,9 @@ from farm.weights.fit import takes_sizes
 from farm.weights.tokenizer import Tokenizer
 from farm.work import Kind
 
+FOR_ROWS = 3 / 4
+"""Of the device's memory: what checkpoints beyond those in use leave free."""
+
 LoadNetworks = Callable[[str, torch.device, torch.dtype], Networks]
 
 
@@ -86,16 +89,15 @@ class Checkpoints:
         self._loaded: OrderedDict[Weights, Loaded] = OrderedDict()
         self._idle: set[Weights] = set()
         self.most = LOADED_AT_ONCE
-        """That are held at once; one, after two did not fit beside each other."""
+        """That may be in use at once, and are held at least; one, after two did not fit beside each other."""
 
     def of(self, weights: Weights) -> Loaded:
         """The checkpoint, loaded if it is not there; the longest unused make room for it."""
         if weights not in self._loaded:
             request = "bring back" if self._host.reserve(weights) else "load"
             with self._loading(Kind(request, weights.model, weights.precision)):
-                if len(self._loaded) >= self.most:
-                    while len(self._loaded) >= self.most:
-                        self._let_leave(next(iter(self._loaded)))
+                while len(self._loaded) >= self.most and not self._holds_more:
+                    self._let_leave(next(iter(self._loaded)))
                     self._memory.give_back()
                 try:
                     self._loaded[weights] = self._begun(weights)
@@ -105,6 +107,14 @@ class Checkpoints:
         self._idle.discard(weights)
         self._loaded.move_to_end(weights)
         return self._loaded[weights]
+
+    @property
+    def _holds_more(self) -> bool:
+        """Whether there is room for one more, as large as the largest so far, that nothing in use lacks."""
+        total, free = self._memory.total, self._memory.free
+        if self.most == 1 or total is None or free is None:
+            return False
+        return free - self._host.largest >= total * FOR_ROWS
 
     def read_ahead(self, weights: Weights) -> bool:
         """Begins to read a checkpoint onto the host, beside what is computed; False until that is done.

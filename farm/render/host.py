@@ -51,6 +51,9 @@ class Host:
     Args:
         read: reads one onto the host.
         memory: of the device.
+
+    Attributes:
+        largest: bytes of the largest that was read so far.
     """
 
     def __init__(self, read: Read, memory: Memory) -> None:
@@ -58,7 +61,7 @@ class Host:
         self._memory = memory
         self._kept: OrderedDict[Weights, _Kept] = OrderedDict()
         self._ahead: tuple[Weights, Future[Networks]] | None = None
-        self._largest = 0
+        self.largest = 0
         self._thread = ThreadPoolExecutor(1, "read-ahead")
 
     def __contains__(self, weights: Weights) -> bool:
@@ -117,9 +120,9 @@ class Host:
         if weights in self._kept:
             return True
         if self._ahead is None:
-            if not self._largest:
+            if not self.largest:
                 return False
-            if not self._makes_room(self._largest):
+            if not self._makes_room(self.largest):
                 return True
             self._ahead = weights, self._thread.submit(self._read_through, weights)
         return self._ahead[0] == weights and self._ahead[1].done()
@@ -162,7 +165,7 @@ class Host:
 
     def _note(self, weights: Weights, networks: Networks) -> None:
         size = bytes_of(_parameters(networks))
-        self._largest = max(self._largest, size)
+        self.largest = max(self.largest, size)
         if self._memory.is_hosts or self._makes_room(size):
             self._kept[weights] = _Kept(networks, tuple(_homes(networks)), size)
 

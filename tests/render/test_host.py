@@ -91,6 +91,16 @@ def test_what_leaves_the_device_comes_back_as_it_was_and_is_not_read_again(
     assert all(torch.equal(answer, answers[0]) for answer in answers)
 
 
+@pytest.mark.parametrize(("limit", "held"), [(3, "ab"), (11.9, "cd"), (12.1, "bcd"), (16.1, "abcd")])
+def test_a_large_device_holds_more_than_are_in_use(limit: float, held: str, networks: Networks) -> None:
+    """A quarter of it at most; as many are in use as ever."""
+    runner = Runner(read := Reading(networks), HOST, memory=Scarce(int(limit * sum(sizes(networks)))))
+    for name in "abcd" if limit > 3 else "ab":
+        runner.run([Open(Weights(name))])
+    assert {weights.model for weights in runner._checkpoints._loaded} == set(held)
+    assert runner.loaded_at_once == 2 and len(read.asked) == len(set(read.asked))
+
+
 @pytest.mark.parametrize(("room", "again"), [(0, "abca"), (0.9, "abca"), (2.1, "abca"), (3.1, "abc")])
 def test_only_so_much_is_kept_as_there_is_room_for(room: float, again: str, networks: Networks) -> None:
     """On a device apart from the host, what is in use there has its place on the host all the same."""
