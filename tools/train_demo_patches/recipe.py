@@ -24,7 +24,7 @@ class Recipe:
         widths: of what the hypernetwork changes: the picture at two resolutions, and the text.
     """
 
-    lora: Plan = Plan(steps=500, batch=16, rate=2e-3, decay=0.6, average=0.98)
+    lora: Plan = Plan(steps=900, batch=16, rate=2e-3, decay=0.6, average=0.98)
     lora_pictures: tuple[int, int] = (1_000, 31)
     rank: int = 8
     embedding: Plan = Plan(steps=400, batch=16, rate=1e-2, decay=0.6, average=0.98, weight_decay=0.0)
