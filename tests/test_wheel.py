@@ -49,3 +49,6 @@ def test_the_wheel_brings_plugins_jobs_and_the_model(elsewhere):
     assert "5 of 75 tokens" in run(elsewhere, folder, "prompt", "a photo of a cat").stdout  # by CLIP's own
     where = run(elsewhere, folder, "models", "--json").stdout
     assert "shipped" in where and str(ROOT) not in where
+    for job, few in {"lora": "lora_weight=0,1", "embedding": "seed=1", "hypernetwork": "steps=3"}.items():
+        run(elsewhere, studio, "run", f"jobs/{job}.yaml", "--inline", "--set", "steps=3", "--set", few)
+        assert set(pd.read_csv(studio / "results" / job / "index.csv").status) == {"done"}

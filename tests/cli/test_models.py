@@ -9,6 +9,8 @@ from farm.cli.jobs import load_plans, look_around
 from tests.weights.original_files import tiny, write
 from tests.weights.test_recognition import DOWN
 
+SHIPPED = {"tiny-ink": "lora", "tiny-duchess": "embedding", "tiny-night": "hypernetwork"}
+
 
 @pytest.fixture
 def tree(workspace):
@@ -29,8 +31,10 @@ def rows_of(said):
 
 def test_a_folder_is_listed_by_what_its_files_are(farm, tree):
     rows = rows_of(farm("models", "--models", tree, "--json"))
-    assert list(rows) == ["tiny-cats", "lost", "torn", "anime/soft", "ink"]
-    seen = {name: (row["kind"], row["family"], row["fault"]) for name, row in rows.items()}
+    assert list(rows) == ["tiny-cats", "lost", "torn", "anime/soft", "ink", *SHIPPED]
+    seen = {
+        name: (row["kind"], row["family"], row["fault"]) for name, row in rows.items() if name not in SHIPPED
+    }
     assert seen == {
         "tiny-cats": ("checkpoint", "sd1", ""),
         "anime/soft": ("checkpoint", "sd1", ""),
@@ -45,10 +49,17 @@ def test_a_folder_is_listed_by_what_its_files_are(farm, tree):
 
 
 def test_one_kind_alone(farm, tree):
-    assert list(rows_of(farm("models", "lora", "--models", tree, "--json"))) == ["ink"]
-    assert list(rows_of(farm("models", "--models", tree, "--json", "lora"))) == ["ink"]
+    assert list(rows_of(farm("models", "lora", "--models", tree, "--json"))) == ["ink", "tiny-ink"]
+    assert list(rows_of(farm("models", "--models", tree, "--json", "lora"))) == ["ink", "tiny-ink"]
     said = farm("models", "vae")
     assert (said.code, said.out) == (0, "") and said.err.startswith("there are none in ")
+
+
+def test_what_ships_for_tiny_cats_is_listed_in_any_folder(farm):
+    rows = rows_of(farm("models", "--json"))
+    assert list(rows) == ["tiny-cats", *SHIPPED]
+    for name, kind in SHIPPED.items():
+        assert (rows[name]["kind"], rows[name]["base_model"], rows[name]["fault"]) == (kind, "tiny-cats", "")
 
 
 def test_the_variable_names_folders_too(farm, tree, workspace, monkeypatch):

@@ -102,21 +102,39 @@ def train_unet(
     """Train on scaled latents (count, 4, height/8, width/8) to predict the noise in them."""
     unet = build_unet(size, plan.seed)
     training = Training("unet", folder, unet, plan)
-    schedule = DDPMScheduler(**NOISE_SCHEDULE)
-    snr = schedule.alphas_cumprod / (1 - schedule.alphas_cumprod)
+    denoising = Denoising(unet)
 
     def loss(draw: Draw) -> tuple[Tensor, dict[str, float]]:
         index = draw.index(len(latents), plan.batch)
-        clean = latents[torch.from_numpy(index)]
-        noise = draw.normal(tuple(clean.shape))
-        t = torch.randint(len(snr), (plan.batch,), generator=draw.torch)
-        noisy = schedule.add_noise(clean, noise, t)
-        error = (unet(noisy, t, context_of(conditions, index, draw)).sample - noise).square().mean((1, 2, 3))
-        weight = snr[t].clamp(max=SNR_LIMIT) / snr[t]
-        return (error * weight).mean(), {"mse": float(error.detach().mean())}
+        context = context_of(conditions, index, draw)
+        return denoising(latents[torch.from_numpy(index)], context, draw)
 
     training.run(loss)
     return unet
+
+
+class Denoising:
+    """How badly a denoiser finds noise, each step's share weighted by min-SNR (Hang et al. 2023)."""
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        self.unet = unet
+        self.schedule = DDPMScheduler(**NOISE_SCHEDULE)
+        self.snr = self.schedule.alphas_cumprod / (1 - self.schedule.alphas_cumprod)
+
+    def __call__(self, clean: Tensor, context: Tensor, draw: Draw) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a batch, and figures to log.
+
+        Args:
+            clean: scaled latents (batch, 4, height/8, width/8).
+            context: text embeddings (batch, 77, width).
+            draw: of noise and times; context is drawn before.
+        """
+        noise = draw.normal(tuple(clean.shape))
+        t = torch.randint(len(self.snr), (len(clean),), generator=draw.torch)
+        noisy = self.schedule.add_noise(clean, noise, t)
+        error = (self.unet(noisy, t, context).sample - noise).square().mean((1, 2, 3))
+        weight = self.snr[t].clamp(max=SNR_LIMIT) / self.snr[t]
+        return (error * weight).mean(), {"mse": float(error.detach().mean())}
 
 
 def context_of(conditions: Conditions, index: NDArray[np.int64], draw: Draw) -> Tensor:
