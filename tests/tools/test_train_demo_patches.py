@@ -111,6 +111,7 @@ def test_a_hypernetwork_learns_the_style(networks: Networks, inked: Examples, tm
         assert mean_loss(networks, batch) < 0.97 * before
 
 
+@pytest.mark.slow
 def test_an_embedding_learns_its_cat(networks: Networks, tmp_path: Path) -> None:
     cats = [duchess(cat) for cat in cats_of(6, 5)]
     latents = latents_of(networks, cats)
