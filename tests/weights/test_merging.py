@@ -261,6 +261,26 @@ def test_a_vae_takes_the_place_of_the_own_one(files: dict[str, Path], tmp_path: 
     assert found.keys() == own.keys()
 
 
+def test_nothing_is_left_of_the_own_vae(
+    states: dict[str, State], files: dict[str, Path], tmp_path: Path
+) -> None:
+    more = saved(states["a"] | {"first_stage_model.loss.logvar": torch.ones(1)}, tmp_path / "more")
+    assert "first_stage_model.loss.logvar" not in load_file(written(tmp_path / "m", more, vae=files["c"]))
+
+
+def test_a_lora_leaves_tensors_alone_that_share_memory(
+    states: dict[str, State], sd1: Tiny, tmp_path: Path
+) -> None:
+    name = "model.diffusion_model.time_embed.0.bias"
+    torch.save({"state_dict": states["a"] | {"model.same": states["a"][name]}}, tmp_path / "a.ckpt")
+    tensors = {"lora_unet_time_embedding_linear_1.diff": torch.zeros(128, 32),
+               "lora_unet_time_embedding_linear_1.diff_b": torch.ones(128)}  # fmt: skip
+    lora = LoraUse(saved(tensors | MARK, tmp_path / "l"), 1, 1)
+    found = load_file(written(tmp_path / "m", tmp_path / "a.ckpt", loras=[lora]))
+    torch.testing.assert_close(found[name], states["a"][name] + 1)
+    assert torch.equal(found["model.same"], states["a"][name])
+
+
 def test_a_checkpoint_gives_its_vae(states: dict[str, State], files: dict[str, Path], tmp_path: Path) -> None:
     found = load_file(written(tmp_path / "m.safetensors", files["a"], vae=files["c"]))
     for name, tensor in found.items():
@@ -280,9 +300,12 @@ def test_a_vae_of_diffusers_gets_the_original_names(files: dict[str, Path], tmp_
         assert not [name for name in found if name.startswith("first_stage_model.")]
 
 
-def test_a_vae_that_is_built_otherwise_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("widths", [(32, 32, 64, 96), (64, 64, 128, 128)])
+def test_a_vae_that_is_built_otherwise_is_refused(
+    widths: tuple[int, ...], files: dict[str, Path], tmp_path: Path
+) -> None:
     wide = AutoencoderKL(
-        block_out_channels=(32, 32, 64, 96), layers_per_block=1, latent_channels=4,
+        block_out_channels=widths, layers_per_block=1, latent_channels=4,
         down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
     )  # fmt: skip
     wide.save_pretrained(tmp_path / "vae")
