@@ -263,8 +263,9 @@ def test_an_axis_of_all_loras(farm, tree):
     job.write_text(job.read_text().replace("sweep:", "sweep:\n  lora: all\n  lora_weight: [0, 1]"))
     [plan] = load_plans([job], [], look_around(None, [tree]))
     prompt = "a ginger cat on a blue background"
-    assert {cell.settings.prompt for cell in plan.cells} == {prompt, f"{prompt} <lora:ink:1>"}
-    assert [value.title for value in plan.axes[0].values] == ["none", "ink"]
+    tags = ("", " <lora:ink:1>", " <lora:tiny-ink:1>")
+    assert {cell.settings.prompt for cell in plan.cells} == {f"{prompt}{tag}" for tag in tags}
+    assert [value.title for value in plan.axes[0].values] == ["none", "ink", "tiny-ink"]
 
 
 def test_hashing_what_is_large_is_told(farm, tree, monkeypatch):

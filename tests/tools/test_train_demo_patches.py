@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import CLIPModel, CLIPTokenizer
 
-from farm.cell import Cell, Settings
+from farm.cell import Cell, Settings, UsedFile
 from farm.prompts.patches import tag_of
 from farm.render.adapters import adapted
 from farm.render.hypernetworks import Applied, hypernetworks_applied
@@ -203,7 +203,8 @@ def pictures(prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
         for seed in seeds
     ]
     for number, settings in enumerate(cells):
-        renderer.submit(Cell(number, (), settings))
+        used = (UsedFile("embedding", EMBEDDING, ""),) if EMBEDDING in settings.prompt else ()
+        renderer.submit(Cell(number, (), settings, files=used))
     found: dict[int, np.ndarray] = {}
     while not renderer.idle:
         for one in renderer.step():
