@@ -54,7 +54,6 @@ MB = 10**6
 RATED = "processor_seconds"
 RANK = 16
 Apart = Callable[..., dict[str, float]]
-
 TYPES = {"fp16": torch.float16, "fp32": torch.float32}
 
 

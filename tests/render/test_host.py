@@ -190,6 +190,14 @@ def test_one_alone_is_read_ahead_and_waited_for_when_it_is_asked(networks: Netwo
     host.close()
 
 
+def test_the_longest_unused_goes_first(networks: Networks) -> None:
+    host, _ = made(networks, Small(2.1 * sum(sizes(networks))))
+    for weights in (A, B, A, C):
+        host.take(weights)
+        host.leave(weights)
+    assert A in host and C in host and B not in host
+
+
 def test_what_fails_ahead_fails_when_it_is_asked(networks: Networks) -> None:
     host, read = made(networks, broken="b")
     host.take(A)
