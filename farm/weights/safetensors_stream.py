@@ -8,7 +8,7 @@ import torch
 
 from farm.weights.safetensors_header import DTYPES, LENGTH_BYTES, METADATA
 from farm.weights.tensor_info import TensorInfo
-from farm.weights.unfinished import check_absent, finished
+from farm.weights.unfinished import finished
 
 ALIGNMENT = 8
 """Of what follows the header, in bytes."""
@@ -35,7 +35,6 @@ def write_stream(
     Raises:
         FarmError: the target is there, or cannot be written.
     """
-    check_absent(target)
     sizes = {name: info.size for name, info in tensors.items()}
     written, whole = 0, sum(sizes.values())
     with finished(target) as path, path.open("wb") as file:
