@@ -23,7 +23,7 @@ from farm.render.runner import Runner
 from farm.render.token_merging import tokens_merged
 from farm.render.told import Conditioning
 from farm.weights.checkpoint import Networks
-from tests.render.rendering import Counting, render
+from tests.render.rendering import LEVELS, Counting, apart, render
 from tests.render.scarce import OnDevice, Scarce, Telling
 from tests.render.test_deepcache import inputs, unet
 from tests.render.test_renderer import changed, finish
@@ -145,7 +145,8 @@ def test_a_checkpoint_that_does_not_fit_is_loaded_and_the_renderer_says_so_once(
     assert said.startswith("m: the UNet's 0.0 GiB of weights wait on the host")
     assert renderer.take_work().notes == ()
     again = {one.cell.number: np.asarray(one.image) for one in rendered}
-    assert all(map(np.array_equal, (again[number] for number in (1, 2, 3)), pictures))
+    # not to the bit: how full its batches are hangs on when noise has been drawn
+    assert all(apart(again[number], picture) <= LEVELS for number, picture in zip((1, 2, 3), pictures))
 
 
 def test_another_checkpoint_leaves_before_weights_are_moved(own: Networks) -> None:
