@@ -1,6 +1,6 @@
 """The tensors: batches of requests become calls of networks."""
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -20,7 +20,6 @@ from farm.render.encoding import encoded
 from farm.render.files import NO_FILES, Files
 from farm.render.memory import Memory
 from farm.render.patching import Patching
-from farm.render.placement import Rung
 from farm.render.requests import (
     Decode,
     EncodeImage,
@@ -32,7 +31,7 @@ from farm.render.requests import (
     Request,
     Weights,
 )
-from farm.render.strips import can_strip
+from farm.render.room import Room
 from farm.render.text_encoding import encoded_texts
 from farm.render.told import stacked
 from farm.render.transfers import Transfers
@@ -83,13 +82,13 @@ class Runner:
         self._clock = clock or Clock()
         self._transfers = Transfers(device)
         self._patching = Patching(files, self._transfers, self._loading, self._noted)
-        self._in_strips: set[Hashable] = set()
         self._calling: Request | None = None
         self._is_compiling = False
         self._checkpoints = Checkpoints(
             load, device, self._memory, compiles, self._noted, self._loading, self._making_faster,
             files.vae, reads_ahead,
         )  # fmt: skip
+        self._room = Room(self._checkpoints, self._patching, capacity, device, self._noted)
         self._answers: dict[type, Callable[[Any, Any], list[Any]]] = {
             EncodeText: self._encode_text,
             EncodeImage: self._encode_image,
@@ -121,7 +120,7 @@ class Runner:
             if answers is not None:
                 return answers
             self._memory.give_back()
-            if not self._made_room(requests):
+            if not self._room.made_for(requests):
                 raise torch.OutOfMemoryError(lack)
 
     def _tried(self, requests: list[Request]) -> tuple[list[Any] | None, str]:
@@ -215,50 +214,6 @@ class Runner:
         limit = self._capacity.limit(row.batch_key) if self._capacity else self._buckets[-1]
         return min(limit, self._buckets[-1])
 
-    def _made_room(self, requests: list[Request]) -> bool:
-        """Makes more room for requests that did not fit, if there is a way left; changes no picture.
-
-        First goes what nothing in flight asks for. For a request that is alone the others go, then weights
-        move to the host; a VAE works in strips before the UNet is moved for it.
-        """
-        request, held = requests[0], self._checkpoints
-        if isinstance(request, Fetch):
-            return False
-        weights = request.weights
-        if held.let_idle_go():
-            return self._may_be_more(weights)
-        if len(requests) > 1:
-            return False
-        is_precise = isinstance(request, EncodeImage | Decode) and request.precise
-        vae = request.vae if isinstance(request, EncodeImage | Decode) else ""
-        if (
-            held.let_others_go(weights)
-            or held.let_extras_go(weights, is_precise, vae)
-            or self._patching.let_go(request)
-        ):
-            return self._may_be_more(weights)
-        if isinstance(request, Decode) and held.of(weights).networks.rung != Rung.WHOLE:
-            return self._begun_in_strips(request) or self._lowered(weights)
-        return self._lowered(weights) or (isinstance(request, Decode) and self._begun_in_strips(request))
-
-    def _lowered(self, weights: Weights) -> bool:
-        return self._checkpoints.lower(weights) and self._may_be_more(weights)
-
-    def _may_be_more(self, weights: Weights) -> bool:
-        """True; of rows that were too many for the room there was."""
-        if self._capacity is not None:
-            self._capacity.try_more(weights)
-        return True
-
-    def _begun_in_strips(self, request: Decode) -> bool:
-        vae = self._checkpoints.of(request.weights).networks.vae
-        if request.batch_key in self._in_strips or not can_strip(vae):
-            return False
-        self._in_strips.add(request.batch_key)
-        size = f"pictures of {request.kind.width} × {request.kind.height} are decoded in strips"
-        self._noted(f"{request.weights.model}: {size}, for want of room on {self._device}")
-        return True
-
     def _opened(self, request: Open) -> Any:
         """A checkpoint that cannot be opened fails all its askers at once: halving would load it again."""
         try:
@@ -309,7 +264,7 @@ class Runner:
 
     def _decode(self, vae: Any, requests: list[Decode]) -> list[Any]:
         latents = torch.stack([row.latents for row in requests])
-        in_strips = requests[0].batch_key in self._in_strips
+        in_strips = requests[0].batch_key in self._room.in_strips
         return decoded(vae, self._vae_type(requests[0]), latents, self._transfers, in_strips)
 
     def _vae_type(self, request: EncodeImage | Decode) -> torch.dtype:
