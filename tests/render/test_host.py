@@ -24,6 +24,8 @@ from tests.render.scarce import OnDevice, Scarce
 from tests.render.test_placement import sizes
 from tests.render.test_renderer import changed, finish
 
+pytestmark = pytest.mark.slow  # many pictures are made
+
 A, B, C = (Weights(name) for name in "abc")
 
 

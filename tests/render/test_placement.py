@@ -28,6 +28,8 @@ from tests.render.scarce import OnDevice, Scarce, Telling
 from tests.render.test_deepcache import inputs, unet
 from tests.render.test_renderer import changed, finish
 
+pytestmark = pytest.mark.slow  # many pictures are made
+
 CELLS = [
     changed(steps=2),
     changed(sampler="Heun", steps=2, seed=18, prompt="a (ginger:1.3) cat"),

@@ -30,6 +30,8 @@ from tools.train_demo_patches.patches import EMBEDDING, HYPERNETWORK, LORA, PATC
 from tools.train_demo_patches.recipe import toy_recipe
 from tools.train_demo_patches.styles import duchess, ink, night
 
+pytestmark = pytest.mark.slow  # many pictures are made
+
 MODELS = Path(__file__).parents[2] / "models"
 MODEL = MODELS / "Stable-diffusion" / "tiny-cats"
 CLIP = MODELS / "clip" / "tiny-cats"
