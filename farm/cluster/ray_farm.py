@@ -1,15 +1,12 @@
 """The farm on Ray: a local one that is started and stopped here, or a cluster that is joined."""
 
 import logging
-import math
 import os
 import pkgutil
-import platform
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,11 +20,12 @@ from ray.exceptions import RayError, RayTaskError
 from farm.cell import Cell
 from farm.cluster.coordinator import Event, render
 from farm.cluster.crew import USUAL, Patience, Reply
+from farm.cluster.kinds import Kind, kind_of_workers, weight_of
 from farm.cluster.worker import Report, Worker
 from farm.errors import FarmError, described
 from farm.interrupts import uninterrupted
-from farm.merges import Checkpoint, files_of, resolved
-from farm.ordering import LOADED_AT_ONCE, WaveOf, at_once
+from farm.merges import Checkpoint, resolved
+from farm.ordering import WaveOf, at_once
 
 RENDERER = "farm.render.renderer:Renderer"
 """Imported by name and in the workers only, so that the process that leads them never loads torch."""
@@ -42,27 +40,6 @@ KNOCK = 10.0
 
 OBJECT_STORE = 256 * 2**20
 """Bytes of shared memory for a local Ray, for reports and for pictures to start from; more goes to disk."""
-
-MEMORY_OF_A_WORKER = 2**30
-"""Bytes that a worker on a CPU takes beside its networks: Python, torch, activations."""
-
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-"""Environment of a worker on a CPU; two one-thread workers beat one with two threads."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What workers this farm has.
-
-    Attributes:
-        names: one for each worker.
-        device: what they render on; empty to let each choose.
-        options: what Ray reserves for each, as in `ray.actor.ActorClass.options`.
-    """
-
-    names: tuple[str, ...]
-    device: str
-    options: Mapping[str, Any]
 
 
 class RayFarm:
@@ -114,7 +91,7 @@ class RayFarm:
                 self._started_ray = True
                 _start_ray(self._address, self._debug)
             resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-            kind = kind_of_workers(resources, self._workers, _weight(self._checkpoints))
+            kind = kind_of_workers(resources, self._workers, weight_of(self._checkpoints))
             options, self._options = ray.put(self._options), {}  # once for all: it may have many pictures
             arguments = (self._checkpoints, self._plugin_folders, kind.device, self._renderer, options)
             self._crew = _Crew(kind, arguments)
@@ -149,49 +126,6 @@ class RayFarm:
         if self._crew is None:
             raise FarmError("the farm is not open")
         return render(cells, self._crew, self._patience, wave_of=wave_of)
-
-
-def kind_of_workers(resources: Mapping[str, float], workers: int | None, weight: int) -> Kind:
-    """Chooses the workers for what Ray has found.
-
-    Args:
-        resources: as `ray.cluster_resources` gives them.
-        workers: how many are wanted; None for as many as are worth it.
-        weight: bytes of the files of the checkpoints that a worker keeps.
-    """
-    gpus = int(resources.get("GPU", 0))
-    if gpus:
-        names = _names("gpu", workers or gpus)
-        return Kind(names, "cuda", {"num_cpus": 0, "num_gpus": _share(len(names), gpus)})
-    cores = max(1, int(resources.get("CPU", 1)))
-    if platform.system() == "Darwin":  # Ray knows nothing of its GPU, which one worker fills
-        return Kind(_names("mac", workers or 1), "", {"num_cpus": 0})
-    # Weights are often stored in half the precision that a CPU computes in.
-    room = int((resources.get("memory") or 2**60) // (MEMORY_OF_A_WORKER + 2 * weight)) if weight else cores
-    names = _names("cpu", workers or max(1, min(cores, room)))
-    options = {"num_cpus": _share(len(names), cores), "runtime_env": {"env_vars": ONE_THREAD}}
-    return Kind(names, "cpu", options)
-
-
-def _names(kind: str, number: int) -> tuple[str, ...]:
-    return tuple(f"{kind}-{index}" for index in range(number))
-
-
-def _share(workers: int, devices: int) -> float:
-    """What part of a device each worker gets, so that all of them can be placed."""
-    return 1 / math.ceil(workers / devices)
-
-
-def _weight(checkpoints: Mapping[str, Checkpoint]) -> int:
-    """Bytes of the files of the largest checkpoints: so many as a worker keeps."""
-    return sum(sorted(map(_size, checkpoints.values()))[-LOADED_AT_ONCE:])
-
-
-def _size(checkpoint: Checkpoint) -> int:
-    """A merge is as large as the first of its files."""
-    path = files_of(checkpoint)[0]
-    files = path.rglob("*") if path.is_dir() else (path,)
-    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _start_ray(address: str, debug: bool) -> None:

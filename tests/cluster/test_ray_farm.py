@@ -13,7 +13,8 @@ from farm.cell import Outcome
 from farm.cluster.coordinator import Notice
 from farm.cluster.crew import Patience
 from farm.cluster.inline import InlineFarm
-from farm.cluster.ray_farm import RayFarm, kind_of_workers
+from farm.cluster.kinds import kind_of_workers
+from farm.cluster.ray_farm import RayFarm
 from farm.errors import FarmError
 from tests.cluster.painter import MODEL, Painter, begun, cells
 

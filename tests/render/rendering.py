@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from farm.cell import Settings
+from farm.cell import Cell, Settings
 from farm.init_images import InitImage
 from farm.init_pixels import InitPixels, made_ready
 from farm.render.capacity import Capacity
@@ -18,12 +18,14 @@ from farm.render.engine import Engine
 from farm.render.files import NO_FILES, Files
 from farm.render.memory import Memory
 from farm.render.recipes import text_to_image
+from farm.render.renderer import Renderer
 from farm.render.requests import Predict, Request
 from farm.render.runner import Runner
 from farm.sampling import BUILT_IN
 from farm.starting import init_pictures
 from farm.weights.checkpoint import Networks
 from farm.weights.embedding import Embedding
+from farm.work import Work
 
 LEVELS = 2
 """Of 255: what another composition of a batch may change in float32."""
@@ -110,3 +112,17 @@ def prompt_states(networks: Networks, text: str) -> torch.Tensor:
         text, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
     )
     return networks.text_encoder(tokens.input_ids)[0]
+
+
+def drawn(renderer: Renderer, cells: Iterable[Cell]) -> tuple[list[np.ndarray], Work]:
+    """Pictures `(height, width, 3)` by the cells' numbers, and what was done; closes the renderer."""
+    for cell in cells:
+        renderer.submit(cell)
+    found: dict[int, np.ndarray] = {}
+    while not renderer.idle:
+        for one in renderer.step():
+            assert one.image is not None, one.error
+            found[one.cell.number] = np.asarray(one.image)
+    work = renderer.take_work()
+    renderer.close()
+    return [found[number] for number in sorted(found)], work

@@ -21,6 +21,7 @@ from farm.render.runner import Runner
 from farm.render.told import Encoded
 from farm.weights.checkpoint import Networks
 from farm.weights.embedding import Embedding, read_embedding
+from tests.render.plain_encoding import Chunks, encoded
 from tests.render.rendering import LEVELS, Counting, apart, render
 
 BASE = Settings(
@@ -87,33 +88,18 @@ def test_pictures_equal_those_of_diffusers(
     assert apart(picture, render([wanted], Counting(networks))[0]) > 10
 
 
-Pieces = list[list[tuple[str, float]]]
-"""Texts with weights, chunk by chunk."""
-
-
-def encoded(chunks: Pieces, pipeline: StableDiffusionPipeline, clip_skip: int = 1) -> torch.Tensor:
-    """A1111's formula over diffusers' tokens of embeddings: states are multiplied, their mean restored."""
-    tokenizer, encoder, states = pipeline.tokenizer, pipeline.text_encoder, []
-    for pieces in chunks:
-        ids, weights = [tokenizer.bos_token_id], [1.0]
-        for text, weight in pieces:
-            text = pipeline.maybe_convert_prompt(text, tokenizer)
-            tokens = tokenizer(text, add_special_tokens=False).input_ids
-            ids, weights = ids + tokens, weights + [weight] * len(tokens)
-        filling = 77 - len(ids)
-        ids += [tokenizer.eos_token_id, *[tokenizer.pad_token_id] * (filling - 1)]
-        weights += [1.0] * filling
-        hidden = encoder(torch.tensor([ids]), output_hidden_states=True).hidden_states[-clip_skip]
-        hidden = encoder.final_layer_norm(hidden)
-        multiplied = hidden * torch.tensor(weights)[None, :, None]
-        states.append(multiplied * hidden.mean() / multiplied.mean())
-    return torch.cat(states, dim=1)
+def converted(chunks: Chunks, pipeline: StableDiffusionPipeline) -> Chunks:
+    """Names of embeddings become diffusers' tokens of their vectors."""
+    return [
+        [(pipeline.maybe_convert_prompt(text, pipeline.tokenizer), weight) for text, weight in pieces]
+        for pieces in chunks
+    ]
 
 
 CATS = "cat " * 73
 COMMA_LATE = "cat " * 60 + ", " + "cat " * 13
 
-FORMULAS: dict[str, tuple[str, Pieces, Pieces]] = {
+FORMULAS: dict[str, tuple[str, Chunks, Chunks]] = {
     "weights": (
         "a cat, (ink-style:1.4), [bad-hands-5] (a bad:0.7) hat",
         [[("a cat,", 1), ("ink-style", 1.4), (",", 1), ("bad-hands-5", 1 / 1.1), ("a bad", 0.7), ("hat", 1)]],
@@ -135,16 +121,16 @@ FORMULAS: dict[str, tuple[str, Pieces, Pieces]] = {
 @torch.inference_mode()
 def test_pictures_equal_the_formula_over_diffusers(
     prompt: str,
-    positive: Pieces,
-    negative: Pieces,
+    positive: Chunks,
+    negative: Chunks,
     clip_skip: int,
     networks: Networks,
     taught: StableDiffusionPipeline,
 ) -> None:
     wanted = replace(BASE, prompt=prompt, clip_skip=clip_skip, cfg_scale=5.0 if negative else 1.0)
-    texts = {"prompt_embeds": encoded(positive, taught, clip_skip)}
+    texts = {"prompt_embeds": encoded(converted(positive, taught), taught, clip_skip)}
     if negative:
-        texts["negative_prompt_embeds"] = encoded(negative, taught, clip_skip)
+        texts["negative_prompt_embeds"] = encoded(converted(negative, taught), taught, clip_skip)
     else:
         texts["negative_prompt_embeds"] = torch.zeros_like(texts["prompt_embeds"])
     assert apart(ours(wanted, networks), theirs(wanted, taught, **texts)) <= LEVELS

@@ -16,7 +16,7 @@ from farm.plan import Plan
 from farm.render.renderer import Renderer
 from farm.weights.checkpoint import Networks
 from farm.work import Work
-from tests.render.rendering import LEVELS, Counting, apart, render
+from tests.render.rendering import LEVELS, Counting, apart, drawn, render
 from tests.weights.lora_files import factors, kohya, product
 
 ART = (UsedFile("embedding", "bad-art", "as hashed"),)
@@ -55,16 +55,10 @@ def rendered(
     cells: Sequence[Settings], files: Mapping[tuple[str, str], Path], model: Path
 ) -> tuple[list[np.ndarray], Work]:
     renderer = Renderer({"m": model}, "cpu", files=files)
-    for number, settings in enumerate(cells, 1):
-        renderer.submit(Cell(number, (), settings, files=ART if "bad-art" in str(settings) else ()))
-    found: dict[int, np.ndarray] = {}
-    while not renderer.idle:
-        for one in renderer.step():
-            assert one.image is not None, one.error
-            found[one.cell.number] = np.asarray(one.image)
-    work = renderer.take_work()
-    renderer.close()
-    return [found[number] for number in sorted(found)], work
+    named = [ART if "bad-art" in str(settings) else () for settings in cells]
+    return drawn(
+        renderer, [Cell(n, (), cell, files=used) for n, (cell, used) in enumerate(zip(cells, named), 1)]
+    )
 
 
 def with_it(networks: Networks, file: Path, weight: float, text: float | None = None) -> Networks:

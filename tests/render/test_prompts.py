@@ -18,13 +18,11 @@ from farm.render.runner import Runner
 from farm.weights.checkpoint import Networks
 from tests.render.on_the_model import decoded
 from tests.render.oracles import k_diffusion
+from tests.render.plain_encoding import Chunks, encoded
 from tests.render.rendering import LEVELS, Counting, apart, render
 
 BASE = Settings("m", "", "blurry", "Euler", 6, 5.0, 3, 64, 64, schedule="uniform")
 EMPTY = [[("", 1.0)]]
-
-Chunks = list[list[tuple[str, float]]]
-"""Texts with weights, chunk by chunk, as somebody would read them out of a prompt by hand."""
 
 Said = Callable[[int], list[tuple[float, Chunks]]]
 """For an evaluation of the model, counted from 0: the weight and the text of each condition."""
@@ -94,24 +92,6 @@ CASES: dict[str, tuple[str, Said]] = {
         always((1, [*(plain(f"{PHRASE}, " * 10) * 2), *plain(", ".join([PHRASE] * 9))])),
     ),
 }  # fmt: skip
-
-
-def encoded(chunks: Chunks, networks: Networks, clip_skip: int = 1) -> torch.Tensor:
-    """The states `(1, chunks · 77, channels)`: weights multiply, and the mean is restored."""
-    tokenizer, encoder, states = networks.tokenizer, networks.text_encoder, []
-    for pieces in chunks:
-        ids, weights = [tokenizer.bos_token_id], [1.0]
-        for text, weight in pieces:
-            tokens = tokenizer(text, add_special_tokens=False).input_ids
-            ids, weights = ids + tokens, weights + [weight] * len(tokens)
-        filling = 77 - len(ids)
-        ids += [tokenizer.eos_token_id, *[tokenizer.pad_token_id] * (filling - 1)]
-        weights += [1.0] * filling
-        hidden = encoder(torch.tensor([ids]), output_hidden_states=True).hidden_states[-clip_skip]
-        hidden = encoder.final_layer_norm(hidden)
-        weighted = hidden * torch.tensor(weights)[None, :, None]
-        states.append(weighted * hidden.mean() / weighted.mean())
-    return torch.cat(states, dim=1)
 
 
 def lengthened(conds: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -17,7 +17,7 @@ from farm.plan import Plan
 from farm.render.renderer import Renderer
 from farm.weights.loading import load_checkpoint
 from farm.weights.tokenizer import CLIP, load_tokenizer
-from tests.render.rendering import LEVELS, Counting, apart, cat_file, pixels_for, render
+from tests.render.rendering import LEVELS, Counting, apart, cat_file, drawn, pixels_for, render
 from tests.weights.original_files import Tiny, original_vae, tiny, write
 
 pytestmark = pytest.mark.slow  # there are many of them, on networks of several kinds
@@ -93,16 +93,7 @@ def rendered(cells: list[Settings], files: dict[str, Path], pictures: Any = None
     """Pictures, and what was done."""
     checkpoints = {name: files[name] for name in "ab"}
     renderer = Renderer(checkpoints, "cpu", files={("vae", "fine"): files["fine"]}, pictures=pictures or {})
-    for number, settings in enumerate(cells, 1):
-        renderer.submit(Cell(number, (), settings))
-    found: dict[int, np.ndarray] = {}
-    while not renderer.idle:
-        for one in renderer.step():
-            assert one.image is not None, one.error
-            found[one.cell.number] = np.asarray(one.image)
-    work = renderer.take_work()
-    renderer.close()
-    return [found[number] for number in sorted(found)], work
+    return drawn(renderer, [Cell(number, (), settings) for number, settings in enumerate(cells, 1)])
 
 
 OWN = replace(WANTED, model="a", sampler="Euler", schedule="uniform", eta=None)

@@ -1,5 +1,4 @@
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +25,6 @@ MODELS = Path(__file__).parents[2] / "models"
 SHIPPED = MODELS / "Stable-diffusion" / "tiny-cats"
 SHIPPED_CLIP = MODELS / "clip" / "tiny-cats"
 MOST_BYTES = 12_000_000
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors gain nothing from threads, and on a busy machine lose a lot."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from farm.weights.loading import load_checkpoint
 from farm.weights.lora import read_lora
 from farm.weights.reading import read_object
 from farm.weights.recognition import recognized
+from tests.render.rendering import drawn
 from tools.train_demo_model.attributes import ACCESSORIES, FURS, Cat
 from tools.train_demo_model.training import Plan, draw_for
 from tools.train_demo_model.unet import Denoising
@@ -42,14 +43,6 @@ FILES = {
 }
 MOST_BYTES = 450_000
 FEW = Plan(steps=10, batch=6, rate=2e-2, warmup=1, decay=0.5, average=0.5)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -204,16 +197,12 @@ def pictures(prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
         for prompt in prompts
         for seed in seeds
     ]
-    for number, settings in enumerate(cells):
-        used = (UsedFile("embedding", EMBEDDING, ""),) if EMBEDDING in settings.prompt else ()
-        renderer.submit(Cell(number, (), settings, files=used))
-    found: dict[int, np.ndarray] = {}
-    while not renderer.idle:
-        for one in renderer.step():
-            assert one.image is not None, one.error
-            found[one.cell.number] = np.asarray(one.image)
-    renderer.close()
-    stack = np.stack([found[number] for number in range(len(cells))])
+    taught = (UsedFile("embedding", EMBEDDING, ""),)
+    files = [taught if EMBEDDING in settings.prompt else () for settings in cells]
+    pictures, _ = drawn(
+        renderer, [Cell(n, (), cell, files=used) for n, (cell, used) in enumerate(zip(cells, files))]
+    )
+    stack = np.stack(pictures)
     return stack.reshape(len(prompts), len(seeds), *stack.shape[1:]).astype(np.float32)
 
 
