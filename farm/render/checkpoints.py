@@ -191,7 +191,8 @@ class Checkpoints:
         went = self._vaes.let_go(other_vae)
         loaded = self._loaded.get(weights)
         if loaded is None:
-            return False
+            self._memory.give_back()
+            return went
         extras = [loaded.compiled, None if all_but_vae else loaded.precise_vae]
         if loaded.compiled is not None:
             self._note(
@@ -221,6 +222,7 @@ class Checkpoints:
         """Once more, with nothing beside it, where memory was too short."""
         placed = self._placed(weights)
         if placed is None:
+            self._vaes.let_go()
             self._let_all_go()
             self._host.forget(weights)
             self._host.let_go()

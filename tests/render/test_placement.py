@@ -13,6 +13,7 @@ from farm.cell import Settings
 from farm.render.capacity import Capacity
 from farm.render.deepcache import shallow_output, with_features
 from farm.render.engine import Engine
+from farm.render.files import Files
 from farm.render.memory import HOST, Memory
 from farm.render.offloading import Streamed, bytes_of
 from farm.render.placement import Placed, Rung
@@ -405,6 +406,22 @@ def test_what_was_made_of_a_checkpoint_goes_first_and_that_is_tried(own: Network
         runner.run([Decode(weights, torch.zeros(4, 8, 8), precise=True)])
         runner.run([Predict(weights, torch.zeros(4, 8, 8), 5.0, Conditioning(torch.zeros(77, 128)))])
     assert asked == [True, False]
+
+
+def test_other_vaes_go_for_a_checkpoint_that_does_not_fit_beside_them(own: Networks) -> None:
+    asked = []
+
+    def load(name: str, *_: Any) -> Networks:
+        asked.append((name, bool(runner._checkpoints._vaes._held)))
+        if asked[-1] == ("b", True):
+            raise torch.OutOfMemoryError("out of memory")
+        return own
+
+    runner = Runner(load, HOST, files=Files(vae=lambda *_: own.vae))
+    with torch.inference_mode():
+        runner.run([Decode(Weights("a"), torch.zeros(4, 8, 8), vae="fine")])
+        runner.run([Open(Weights("b"))])
+    assert ("b", True) in asked and asked[-1] == ("b", False)
 
 
 def test_a_host_without_memory_decodes_in_strips(own: Networks, pictures: list[np.ndarray]) -> None:
